@@ -1,0 +1,270 @@
+"""The boxes table, and beside it the table of every pair that was looked at: their columns, and how they are written.
+
+Both are sorted by image, finding and rank, carry their provenance in the metadata key `cxrmine`, and have the same
+bytes whenever the same work is done: no clock, host or path, and row groups that do not depend on batches.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrmine.errors import CxrError
+from cxrmine.files import atomic
+
+SCHEMA_VERSION = 1
+META_KEY = b"cxrmine"
+ROW_GROUP = 65536
+NAME = pa.dictionary(pa.int32(), pa.string())
+
+SCHEMA = pa.schema(
+    [
+        ("image_id", NAME),
+        ("finding", NAME),
+        ("split", NAME),
+        ("patient_id", NAME),
+        ("rank", pa.int16()),
+        ("score", pa.float32()),
+        ("probability", pa.float32()),
+        ("x_min", pa.float32()),
+        ("y_min", pa.float32()),
+        ("x_max", pa.float32()),
+        ("y_max", pa.float32()),
+        ("threshold", pa.float32()),
+        ("image_width", pa.int32()),
+        ("image_height", pa.int32()),
+        ("region", pa.binary()),
+        ("region_height", pa.int16()),
+        ("region_width", pa.int16()),
+        ("source", NAME),
+    ]
+)
+TRUTH_SCHEMA = SCHEMA.append(pa.field("reader", NAME))
+IMAGES_SCHEMA = pa.schema(
+    [
+        ("image_id", NAME),
+        ("patient_id", NAME),
+        ("split", NAME),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("finding", NAME),  # null in the one row of an image that could not be read
+        ("label", pa.int8()),
+        ("probability", pa.float32()),
+        ("boxes", pa.int16()),
+        ("status", NAME),  # ok, no box, unreadable: why
+    ]
+)
+BOX_ORDER = ("image_id", "finding", "rank")
+IMAGE_ORDER = ("image_id", "finding")
+COORDINATES = ("x_min", "y_min", "x_max", "y_max")
+
+Columns = Mapping[str, Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray]
+Rows = Sequence[Mapping[str, Any]]
+
+
+def build(schema: pa.Schema, columns: Columns | Rows) -> pa.Table:
+    """A table of `schema` from some of its columns, or row by row; what is not given is null."""
+    if not isinstance(columns, Mapping):
+        names = {name for row in columns for name in row}
+        columns = {name: [row.get(name) for row in columns] for name in names}
+    unknown = sorted(set(columns) - set(schema.names))
+    if unknown:
+        raise ValueError(f"no such column: {', '.join(unknown)}")
+    rows = len(next(iter(columns.values()))) if columns else 0
+    arrays = [_array(columns[f.name], f.type) if f.name in columns else pa.nulls(rows, f.type) for f in schema]
+    return pa.table(arrays, schema=schema)
+
+
+def ordered(table: pa.Table, by: Sequence[str]) -> pa.Table:
+    """Sorted by the columns `by` (null first), in one chunk, each dictionary sorted and without unused words.
+
+    So two tables of the same rows are equal, however the rows came together.
+    """
+    words = {f.name for f in table.schema if pa.types.is_dictionary(f.type)}
+    arrays = {n: _dictionary(table[n]) if n in words else table[n].combine_chunks() for n in table.column_names}
+    keys = [arrays[n].indices.fill_null(-1) if n in words else arrays[n] for n in reversed(by)]
+    order = np.lexsort([key.to_numpy(zero_copy_only=False) for key in keys]) if keys else np.arange(len(table))
+    result = pa.table(list(arrays.values()), schema=table.schema)
+    return result if (np.diff(order) == 1).all() else result.take(pa.array(order))
+
+
+def truth_table(columns: Columns) -> pa.Table:
+    """Boxes that people drew, as a boxes table: score and probability 1, no threshold and no region.
+
+    Takes image_id, finding, split, patient_id, x_min, y_min, x_max, y_max, image_width, image_height, and `reader`
+    where there is one. The rank is the order within the pair as given.
+    """
+    table = build(TRUTH_SCHEMA, columns)
+    ones = np.ones(len(table))
+    given = {n: table[n] for n in columns} | {"score": ones, "probability": ones, "source": ["truth"] * len(table)}
+    given["rank"] = order_in_pair(_dictionary(table["image_id"]), _dictionary(table["finding"]))
+    return ordered(build(TRUTH_SCHEMA, given), BOX_ORDER)
+
+
+def order_in_pair(image: pa.DictionaryArray, finding: pa.DictionaryArray) -> np.ndarray:
+    """1, 2, 3 … within each (image, finding), in the order of the rows."""
+    pair = image.indices.to_numpy(zero_copy_only=False).astype(np.int64) * max(len(finding.dictionary), 1)
+    pair = pair + finding.indices.to_numpy(zero_copy_only=False)
+    order = np.argsort(pair, kind="stable")
+    place = np.arange(len(pair))
+    starts = np.diff(pair[order], prepend=-1) != 0
+    rank = np.empty(len(pair), dtype=np.int64)
+    rank[order] = place - np.maximum.accumulate(np.where(starts, place, 0)) + 1
+    return rank
+
+
+def images_path(boxes: Path) -> Path:
+    """B.parquet → B.images.parquet"""
+    return boxes.with_name(f"{boxes.stem}.images.parquet")
+
+
+def shard_path(boxes: Path, i: int, n: int) -> Path:
+    """B.parquet, 2 of 3 → B-00002-of-00003.parquet"""
+    return boxes.with_name(f"{boxes.stem}-{i:05}-of-{n:05}{boxes.suffix}")
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """What a table says about its making, `{}` where it is not ours; refuses a schema newer than this program's."""
+    try:
+        raw = (pq.ParquetFile(path).schema_arrow.metadata or {}).get(META_KEY)
+    except (pa.ArrowException, OSError) as error:
+        raise CxrError(
+            f"{path} cannot be read as Parquet: {_first_line(error)}", "Was it written to the end?"
+        ) from None
+    return parse_meta(raw, path)
+
+
+def parse_meta(raw: bytes | None, where: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads(raw) if raw else {}
+        version = int(meta.get("schema", SCHEMA_VERSION))
+    except (ValueError, TypeError, AttributeError):
+        raise CxrError(f"{where} has damaged metadata.", "Write the table again.") from None
+    if version > SCHEMA_VERSION:
+        raise CxrError(
+            f"{where} has schema version {version}; this program knows {SCHEMA_VERSION}.", "Upgrade cxrmine to read it."
+        )
+    return meta
+
+
+def write_boxes(path: Path, table: pa.Table, meta: Mapping[str, Any]) -> None:
+    """A whole table at once; the images table, where there is one, is BoxWriter's."""
+    with atomic(path) as temporary:
+        stream = _Stream(temporary, table.schema.remove_metadata(), BOX_ORDER, meta)
+        with stream.writer:
+            stream.append({name: table[name] for name in table.column_names})
+            stream.flush()
+
+
+class BoxWriter:
+    """Writes B.parquet and B.images.parquet as the batches come, in bounded memory.
+
+    Batches must come in the order of image_id. Both files appear at a clean end, the boxes last: where B.parquet is,
+    all of it is. After an exception neither is new, and an earlier pair is as it was.
+    """
+
+    def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
+        self.path, self.meta = Path(path), meta
+
+    def write(self, boxes: Columns | Rows, images: Columns | Rows) -> None:
+        """Some columns of SCHEMA and of IMAGES_SCHEMA, or their rows; the other columns are null."""
+        self.boxes.append(boxes)
+        self.images.append(images)
+
+    @contextlib.contextmanager
+    def _files(self) -> Iterator["BoxWriter"]:
+        # The images are the inner file: left first, so renamed first.
+        with atomic(self.path) as boxes, atomic(images_path(self.path)) as images:
+            self.boxes = _Stream(boxes, SCHEMA, BOX_ORDER, self.meta)
+            self.images = _Stream(images, IMAGES_SCHEMA, IMAGE_ORDER, self.meta)
+            with self.boxes.writer, self.images.writer:
+                yield self
+                self.boxes.flush()
+                self.images.flush()
+            self.path.unlink(missing_ok=True)  # never the boxes of an earlier run beside the images of this one
+
+    def __enter__(self) -> "BoxWriter":
+        self._context = self._files()
+        return self._context.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._context.__exit__(kind, error, trace)
+
+
+class _Stream:
+    """One sorted Parquet file; row groups are cut by rows alone, so the batch size leaves no trace in the bytes."""
+
+    def __init__(self, path: Path, schema: pa.Schema, order: Sequence[str], meta: Mapping[str, Any]) -> None:
+        self.schema, self.order = schema, order
+        self.plain = pa.schema([(f.name, pa.string() if f.type == NAME else f.type) for f in schema])
+        self.waiting: list[pa.Table] = []
+        self.rows = 0
+        self.last: tuple[Any, ...] = ()
+        self.writer = _open(path, schema, meta)
+
+    def append(self, columns: Columns | Rows) -> None:
+        table = ordered(build(self.schema, columns), self.order)
+        if len(table) == 0:
+            return
+        first, last = (tuple(table[n][i].as_py() or "" for n in self.order[:2]) for i in (0, len(table) - 1))
+        if first < self.last:
+            raise ValueError(f"batches must come sorted: {first} after {self.last}")
+        self.last = last
+        self.waiting.append(table.cast(self.plain))
+        self.rows += len(table)
+        while self.rows >= ROW_GROUP:
+            self._write(ROW_GROUP)
+
+    def _write(self, rows: int) -> None:
+        joined = pa.concat_tables(self.waiting)
+        group = joined.slice(0, rows).combine_chunks()
+        self.writer.write_table(build(self.schema, {n: group[n] for n in group.column_names}), row_group_size=ROW_GROUP)
+        self.waiting, self.rows = [joined.slice(rows)], self.rows - rows
+
+    def flush(self) -> None:
+        if self.rows:
+            self._write(self.rows)
+
+
+def _open(path: Path, schema: pa.Schema, meta: Mapping[str, Any]) -> pq.ParquetWriter:
+    text = json.dumps({"schema": SCHEMA_VERSION, **meta}, sort_keys=True, ensure_ascii=False)
+    return pq.ParquetWriter(path, schema.with_metadata({META_KEY: text.encode()}), compression="zstd")
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if kind == NAME:
+        return _dictionary(values if isinstance(values, pa.Array) else pa.array(values, pa.string()))
+    if isinstance(values, pa.Array):
+        return values.cast(kind)
+    if pa.types.is_integer(kind):
+        return pa.array(values).cast(kind)  # refuses 1.5 and what does not fit
+    return pa.array(np.asarray(values, dtype=np.float32) if isinstance(values, np.ndarray) else values, kind)
+
+
+def _dictionary(values: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
+    """Codes into a sorted dictionary of the words in use."""
+    words = values.cast(pa.string())
+    if isinstance(words, pa.ChunkedArray):
+        words = words.combine_chunks()
+    encoded = words.dictionary_encode()
+    order = pc.sort_indices(encoded.dictionary)
+    place = np.empty(len(order) + 1, dtype=np.int32)
+    place[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
+    missing = encoded.indices.is_null().to_numpy(zero_copy_only=False)
+    codes = place[encoded.indices.fill_null(len(order)).to_numpy(zero_copy_only=False)]
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=missing), encoded.dictionary.take(order))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,1 @@
+"""Datasets: images, labels, splits, and the phantom."""

@@ -1,0 +1,1 @@
+"""The network, its batches, its loop, and what a run leaves on disk."""

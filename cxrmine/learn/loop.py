@@ -1,0 +1,198 @@
+"""The training loop: it runs a recipe's phases on any objective, and goes on exactly where it was stopped.
+
+An objective is a module whose forward(images, labels) returns a dictionary with "loss". Everything random is a function
+of the seed and of where we are (epoch, step, row), so a step mark holds weights and optimizer, and no generator.
+"""
+
+import math
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from cxrmine.config import Phase, Recipe
+from cxrmine.console import Progress
+from cxrmine.errors import Stopped
+from cxrmine.learn.augment import apply, draw
+from cxrmine.learn.checkpoint import load_state, save_state
+from cxrmine.learn.loader import Batch, steps_an_epoch
+from cxrmine.learn.parallel import any_process
+from cxrmine.runs import Metrics, RunFolder
+
+LOG_EVERY = 50  # steps
+
+Batches = Callable[[int, int], Iterator[tuple[Batch, Tensor]]]  # (epoch, first step) → films and targets
+Validate = Callable[[], dict[str, Any]]  # → {"val_loss": …, …}
+
+
+@dataclass
+class Position:
+    """Where a run is. Saved with every step mark."""
+
+    phase: int = 0
+    epoch: int = 0  # of the phase
+    step: int = 0  # of the epoch
+    steps_done: int = 0  # of the run
+    epochs_done: int = 0
+    best_loss: float = math.inf  # of the phase
+    epochs_since_best: int = 0
+
+
+class Loop:
+    def __init__(
+        self,
+        objective: nn.Module,
+        recipe: Recipe,
+        count: int,
+        batches: Batches,
+        validate: Validate,
+        folder: RunFolder,
+        world: Accelerator,
+        bar: Progress,
+    ) -> None:
+        self.objective, self.recipe, self.batches, self.validate = objective, recipe, batches, validate
+        self.folder, self.world, self.bar = folder, world, bar
+        self.steps_an_epoch = steps_an_epoch(count, recipe.train.batch_size)
+        self.saved = load_state(folder)
+        self.at = Position(**self.saved["position"]) if self.saved else Position()
+        self.metrics = Metrics(folder, self.saved["metrics_length"] if self.saved else 0, world.is_main_process)
+        if self.saved:
+            objective.load_state_dict(self.saved["model"])
+            bar.resume_at(self.at.steps_done)
+
+    def run(self) -> None:
+        """Every phase to its end, from the last step mark on."""
+        at = self.at
+        with stop_signals() as self.stop:
+            for phase in self.recipe.train.phases[at.phase :]:
+                self._start(phase)
+                while at.epoch < phase.epochs and not _is_level(phase, at):
+                    for batch, labels in self.batches(at.epochs_done, at.step):
+                        loss = self._step(phase, batch, labels)
+                        self._count(phase, loss)
+                    self._finish_epoch(phase)
+                at.phase, at.epoch, at.best_loss, at.epochs_since_best = at.phase + 1, 0, math.inf, 0
+
+    def _start(self, phase: Phase) -> None:
+        for name, parameter in self.objective.named_parameters():
+            parameter.requires_grad_(not name.startswith(phase.frozen))
+        self.model = self.objective
+        if self.world.num_processes > 1:
+            self.model = self.world.prepare_model(self.objective)
+        else:
+            self.objective.to(self.world.device)
+        learning = [p for p in self.objective.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(learning, self.recipe, phase)
+        if self.saved:
+            self.optimizer.load_state_dict(self.saved["optimizer"])
+            self.saved = None
+
+    def _step(self, phase: Phase, batch: Batch, labels: Tensor) -> Tensor:
+        at, train = self.at, self.recipe.train
+        torch.manual_seed((train.seed << 32) + at.steps_done)  # dropout
+        done = (at.epoch * self.steps_an_epoch + at.step) / (phase.epochs * self.steps_an_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate(phase, at.epoch, done)
+        set_mode(self.objective, phase.frozen)
+        matrices, contrasts = draw(self.recipe.augment, train.seed, at.epochs_done, batch.rows)
+        device = self.world.device
+        images = apply(batch.images.to(device), matrices.to(device), contrasts.to(device))
+        with self.world.autocast():
+            loss: Tensor = self.model(images, labels.to(device))["loss"]
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if train.clip:
+            nn.utils.clip_grad_norm_(self.objective.parameters(), train.clip)
+        self.optimizer.step()
+        return loss
+
+    def _count(self, phase: Phase, loss: Tensor) -> None:
+        """After a step: say where we are, leave a mark when it is time, end when we were asked to."""
+        at = self.at
+        at.step, at.steps_done = at.step + 1, at.steps_done + 1
+        if at.steps_done % LOG_EVERY == 0:
+            lr = self.optimizer.param_groups[0]["lr"]
+            self.metrics.add(phase=phase.name, epoch=at.epochs_done, step=at.steps_done, lr=lr, loss=loss.item())
+        self.bar.advance(1, note=f"loss {loss.item():.3f}" if at.steps_done % 10 == 0 else "")
+        stopping = any_process(self.stop.asked, self.world)
+        if stopping or at.steps_done % self.recipe.train.save_every == 0:
+            self._mark()
+        if stopping:
+            raise Stopped(f"Stopped at step {at.steps_done}; everything is saved.", "Run the same command to go on.")
+
+    def _finish_epoch(self, phase: Phase) -> None:
+        at = self.at
+        measured = self.validate()
+        at.epoch, at.step, at.epochs_done = at.epoch + 1, 0, at.epochs_done + 1
+        better = measured["val_loss"] < at.best_loss
+        at.best_loss = measured["val_loss"] if better else at.best_loss
+        at.epochs_since_best = 0 if better else at.epochs_since_best + 1
+        self.metrics.add(phase=phase.name, epoch=at.epochs_done, step=at.steps_done, **measured)
+        self._mark()
+
+    def _mark(self) -> None:
+        """A point to go on from; atomic, so a kill leaves this one or the one before."""
+        if self.world.is_main_process:
+            state = {"model": self.objective.state_dict(), "optimizer": self.optimizer.state_dict()}
+            save_state(self.folder, {**state, "position": asdict(self.at), "metrics_length": self.metrics.length})
+
+
+def make_optimizer(parameters: list[nn.Parameter], recipe: Recipe, phase: Phase) -> torch.optim.Optimizer:
+    train = recipe.train
+    if train.optimizer == "sgd":
+        return torch.optim.SGD(parameters, phase.lr, momentum=train.momentum, weight_decay=train.weight_decay)
+    if train.optimizer == "adam":
+        return torch.optim.Adam(parameters, phase.lr, weight_decay=train.weight_decay)
+    return torch.optim.AdamW(parameters, phase.lr, weight_decay=train.weight_decay)
+
+
+def rate(phase: Phase, epoch: int, done: float) -> float:
+    """The learning rate at `done` (0 to 1) of a phase, in its epoch `epoch`."""
+    rise = min(1.0, (done + 1e-3) / phase.warmup) if phase.warmup else 1.0
+    if phase.schedule == "step":
+        return phase.lr * rise * 0.1 ** (epoch // phase.step_epochs)
+    if phase.schedule == "cosine":
+        fall = max(0.0, (done - phase.warmup) / (1 - phase.warmup))
+        return phase.lr * rise * 0.5 * (1 + math.cos(math.pi * fall))
+    return phase.lr * rise
+
+
+def set_mode(objective: nn.Module, frozen: tuple[str, ...]) -> None:
+    """Training mode, but for the frozen parts: their batch norms must not move either."""
+    objective.train()
+    for name, module in objective.named_modules():
+        if frozen and name.startswith(frozen):
+            module.eval()
+
+
+def _is_level(phase: Phase, at: Position) -> bool:
+    return phase.until == "level" and at.epochs_since_best >= phase.patience
+
+
+@dataclass
+class Stop:
+    asked: bool = False
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """The first Ctrl-C or SIGTERM asks for an orderly end; a second Ctrl-C ends at once."""
+    stop = Stop()
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if stop.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.asked = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,123 @@
+"""Backbones, by timm at stride 32, 16 or 8, and the two ways to pool a feature map."""
+
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models.resnet import BasicBlock, ResNet
+from torch import Tensor, nn
+
+from cxrmine.config import SMALL_RESNET, Network
+from cxrmine.errors import CxrError, did_you_mean
+
+
+class Backbone(nn.Module):
+    """Films (uint8 or float 0..255, N×1×S×S) → features (N×D×h×w), h = S / stride."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.body = _body(network)
+        self.width: int = self.body.num_features
+        self.stride = network.stride
+        self.input_channels = network.input_channels
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        if network.input_channels == 1:
+            mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        films = images.to(self.mean.dtype).expand(-1, self.input_channels, -1, -1)
+        return self.body.forward_features((films - self.mean) / self.std)
+
+
+def _body(network: Network) -> nn.Module:
+    if network.backbone == SMALL_RESNET:
+        return ResNet(
+            BasicBlock,
+            layers=network.layers,
+            channels=network.channels,
+            stem_width=network.channels[0] // 2,
+            stem_type="deep",
+            output_stride=network.stride,
+            in_chans=network.input_channels,
+            num_classes=0,
+        )
+    if not timm.is_model(network.backbone):
+        raise CxrError(
+            f"network.backbone = {network.backbone} is no model of timm.",
+            f"For instance resnet18, resnet50, densenet121.{did_you_mean(network.backbone, timm.list_models())}",
+        )
+    options = {"output_stride": network.stride} if network.stride != 32 else {}
+    try:
+        body = timm.create_model(
+            network.backbone, pretrained=False, num_classes=0, in_chans=network.input_channels, **options
+        )
+    except (TypeError, NotImplementedError) as fault:
+        raise CxrError(
+            f"{network.backbone} cannot run at network.stride = {network.stride} ({fault}).",
+            "Use stride 32, or a ResNet.",
+        ) from None
+    if network.weights == "imagenet":
+        _load_imagenet(body, network)
+    elif network.weights != "none":
+        _load_file(body, Path(network.weights))
+    return body
+
+
+def _load_imagenet(body: nn.Module, network: Network) -> None:
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from timm.models import load_pretrained
+
+    try:
+        load_pretrained(body, num_classes=0, in_chans=network.input_channels)
+    except (OSError, RuntimeError, HfHubHTTPError, LocalEntryNotFoundError):
+        source = body.pretrained_cfg.get("hf_hub_id") or body.pretrained_cfg.get("url") or network.backbone
+        raise CxrError(
+            f"The ImageNet weights of {network.backbone} ({source}) could not be had: no network, or no such weights.",
+            f"Bring the file model.safetensors of {source} and say --set network.weights=FILE, "
+            "or train from scratch with --set network.weights=none.",
+        ) from None
+
+
+def _load_file(body: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise CxrError(f"network.weights: there is no file {path}.", "Give a safetensors file, imagenet or none.")
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as fault:
+        raise CxrError(f"{path} is not a safetensors file ({fault}).", "Convert the weights to safetensors.") from None
+    wanted = body.state_dict()
+    state = {k: v for k, v in state.items() if not k.startswith(("fc.", "classifier.", "head."))}
+    stem = body.pretrained_cfg.get("first_conv")
+    if stem and wanted[f"{stem}.weight"].shape[1] == 1 and state[f"{stem}.weight"].shape[1] == 3:
+        state[f"{stem}.weight"] = state[f"{stem}.weight"].sum(1, keepdim=True)  # three equal channels become one
+    missing = sorted(k for k in wanted if k not in state and not k.endswith("num_batches_tracked"))
+    wrong = sorted(k for k in state if k not in wanted or state[k].shape != wanted[k].shape)
+    if missing or wrong:
+        raise CxrError(
+            f"{path} does not fit this backbone: {len(missing)} tensors missing {missing[:2]}, "
+            f"{len(wrong)} unknown or of another shape {wrong[:2]}.",
+            "Use weights of the same backbone (torchvision's and timm's ResNets fit).",
+        )
+    body.load_state_dict(state, strict=False)
+
+
+def gap(features: Tensor) -> Tensor:
+    """Global average: N×D×h×w → N×D."""
+    return features.mean(dim=(2, 3))
+
+
+def lse(features: Tensor, r: float) -> Tensor:
+    """Log-sum-exp: (1/r) log mean exp(r x), between the average (r → 0) and the maximum (r → ∞)."""
+    count = features.shape[2] * features.shape[3]
+    return (torch.logsumexp(r * features.flatten(2), dim=2) - torch.log(torch.tensor(float(count)))) / r
+
+
+def pool(features: Tensor, network: Network) -> Tensor:
+    return gap(features) if network.pool == "gap" else lse(features, network.lse_r)

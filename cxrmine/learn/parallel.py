@@ -1,0 +1,53 @@
+"""Which device, how many processes, and two settings of the C library that a CPU run gains from."""
+
+import ctypes
+import os
+import platform
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from cxrmine.errors import UsageError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def accelerator(device: str) -> Accelerator:
+    """`auto` takes a GPU where there is one: bf16 there, float32 on the CPU."""
+    if device not in DEVICES and not device.startswith("cuda:"):
+        raise UsageError(f"--device {device} is not known.", f"It is one of {', '.join(DEVICES)}.")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {device}: no CUDA device is to be seen.", "Say --device cpu, or leave it out.")
+    if device.startswith("cuda:"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")
+    on_cpu = device == "cpu" or (
+        device == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    )
+    if on_cpu:
+        keep_freed_memory()
+    bf16 = not on_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return Accelerator(cpu=on_cpu, mixed_precision="bf16" if bf16 else "no")
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep large freed blocks, instead of giving every activation back to the system and faulting it in anew."""
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    m_trim_threshold, m_mmap_max = -1, -4  # of malloc.h
+    libc.mallopt(m_mmap_max, 0)
+    libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def any_process(flag: bool, world: Accelerator) -> bool:
+    """True in every process when it is true in one."""
+    if world.num_processes == 1:
+        return flag
+    mark: Tensor = world.reduce(torch.tensor([float(flag)], device=world.device), reduction="sum")
+    return bool(mark.item() > 0)
+
+
+def workers(asked: int | None) -> int:
+    """Decoding threads of this process."""
+    return asked if asked is not None else max(1, min(8, os.cpu_count() or 1))

@@ -1,0 +1,48 @@
+"""Where a value comes from when no flag is given: the environment, then cxrmine.toml in the working folder."""
+
+import os
+import tomllib
+from functools import cache
+from pathlib import Path
+
+from cxrmine.errors import CxrError, UsageError
+
+FILE = "cxrmine.toml"
+KEYS = {
+    "data": "the dataset's folder",
+    "run": "the run's folder",
+    "recipe": "a recipe's name or file",
+    "boxes": "the boxes that score reads when none are named",
+    "truth": "the truth that score compares with; by default the dataset's own boxes",
+}
+ENVIRONMENT = {"data": "CXRMINE_DATA", "run": "CXRMINE_RUN"}
+
+
+@cache
+def _file() -> dict[str, str]:
+    path = Path(FILE)
+    if not path.is_file():
+        return {}
+    try:
+        values = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+        raise CxrError(f"{path.resolve()} is not valid TOML: {fault}.", "Mend that line.") from None
+    for key, value in values.items():
+        if key not in KEYS or not isinstance(value, str):
+            raise CxrError(
+                f"{path.resolve()}: {key} = {value!r} is not a setting.",
+                f"The keys are {', '.join(KEYS)}; all are text.",
+            )
+    return values
+
+
+def setting(key: str, flag: str | Path | None, default: str | None = None) -> str:
+    """Flag > environment > cxrmine.toml > default; a usage error where all are silent."""
+    if flag is not None:
+        return str(flag)
+    variable = ENVIRONMENT.get(key)
+    found = (os.environ.get(variable) if variable else None) or _file().get(key) or default
+    if found is None:
+        also = f", set {variable}" if variable else ""
+        raise UsageError(f"No {key} is named ({KEYS[key]}).", f'Say --{key}{also}, or put {key} = "…" into {FILE}.')
+    return found

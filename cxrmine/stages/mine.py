@@ -1,0 +1,115 @@
+"""A run and a dataset → ranked boxes. A shard that is whole is not mined again, a broken one leaves nothing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxrmine import __version__
+from cxrmine.boxes.extract import WAYS
+from cxrmine.boxes.maps import maps_path
+from cxrmine.boxes.shards import shard_path
+from cxrmine.boxes.table import images_path, read_meta
+from cxrmine.config import Recipe, load_overrides, to_dict
+from cxrmine.data.index import Index
+from cxrmine.data.layouts import open_dataset
+from cxrmine.errors import CxrError, UsageError, did_you_mean
+from cxrmine.runs import Run, open_run
+
+WHICH = ("labelled", "predicted", "all")
+
+
+@dataclass(frozen=True)
+class Mine:
+    run: Path
+    data: Path
+    out: Path
+    split: str = "train"
+    findings: str = "labelled"
+    overrides: tuple[str, ...] = ()  # mine.key=value
+    maps: Path | None = None
+    shard: tuple[int, int] = (1, 1)
+    device: str = "auto"
+    batch_size: int = 32
+    workers: int | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class MineResult:
+    out: Path
+    already_done: bool
+    images: int = 0
+    pairs: int = 0
+    boxes: int = 0
+    without_box: int = 0
+    unreadable: int = 0
+
+
+def run(config: Mine) -> MineResult:
+    opened = open_run(config.run)
+    recipe = load_overrides(opened.recipe, config.overrides, only=("mine", "data.max_unreadable"))
+    index = _images_to_mine(config, recipe)
+    shard, shards = config.shard
+    if recipe.mine.way not in WAYS:
+        raise UsageError(
+            f"mine.way = {recipe.mine.way} is not known.{did_you_mean(recipe.mine.way, list(WAYS))}",
+            f"The ways are {', '.join(WAYS)}.",
+        )
+    out = shard_path(config.out, shard, shards) if shards > 1 else config.out
+    meta = _provenance(config, recipe, opened, index)
+    index = _slice(index.select(config.split), shard, shards)
+    if _is_done(out, meta, config):
+        return MineResult(out, already_done=True, images=len(index))
+    from cxrmine.stages.miner import Miner  # torch comes in here, once the input is known to be good
+
+    return Miner(config, recipe, opened, index).run(out, meta)
+
+
+def _images_to_mine(config: Mine, recipe: Recipe) -> Index:
+    if config.findings not in WHICH:
+        raise UsageError(
+            f"--findings {config.findings} is not known.{did_you_mean(config.findings, WHICH)}",
+            f"It is one of {', '.join(WHICH)}.",
+        )
+    index = open_dataset(config.data)
+    unknown = [f for f in recipe.data.findings if f not in index.findings]
+    if unknown and config.findings == "labelled":
+        raise CxrError(
+            f"The run in {config.run} knows {', '.join(unknown)}, which the labels of {config.data} do not.",
+            "Mine with --findings predicted or all, or with a run that was trained on this dataset's findings.",
+        )
+    return index
+
+
+def _provenance(config: Mine, recipe: Recipe, opened: Run, index: Index) -> dict[str, Any]:
+    return {
+        "recipe": to_dict(recipe),
+        "weights_sha256": opened.weights_sha256,
+        "dataset": index.fingerprint,
+        "trained_on": opened.dataset,
+        "split": config.split,
+        "findings": config.findings,
+        "version": __version__,
+        "shard": list(config.shard),
+    }
+
+
+def _slice(index: Index, shard: int, shards: int) -> Index:
+    """The images of one shard. An index is sorted by image_id, so shards read one after another are the whole."""
+    place = np.arange(len(index)) * shards // len(index)
+    return index.filter(place == shard - 1)
+
+
+def _is_done(out: Path, meta: dict[str, Any], config: Mine) -> bool:
+    if config.overwrite or not (out.exists() and images_path(out).exists()):
+        return False
+    before = read_meta(out)
+    changed = [key for key in meta if before.get(key) != meta[key]]
+    if changed:
+        raise CxrError(
+            f"{out} exists and was mined otherwise (its {', '.join(changed)} differ).",
+            "Choose another --out, or say --overwrite.",
+        )
+    return not config.maps or maps_path(config.maps, *config.shard).with_suffix(".parquet").exists()

@@ -1,0 +1,175 @@
+"""The half of `mine` that needs torch: films through the network, and boxes from maps on other threads meanwhile."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cxrmine import console
+from cxrmine.boxes.erase import aggregate, erase
+from cxrmine.boxes.extract import extract, to_input
+from cxrmine.boxes.maps import FINAL, MapsWriter, maps_path
+from cxrmine.boxes.table import BoxWriter
+from cxrmine.config import Recipe
+from cxrmine.data.images import Geometry
+from cxrmine.data.index import UNMENTIONED, Index
+from cxrmine.errors import CxrError
+from cxrmine.learn import parallel
+from cxrmine.learn.inference import infer
+from cxrmine.methods.registry import load
+from cxrmine.runs import Run
+from cxrmine.stages.mine import Mine, MineResult
+
+IMAGES_AT_A_TIME = 1024  # whose rows are held before they go to the table
+
+
+@dataclass(frozen=True)
+class Mined:
+    """The rows of one image, for both tables."""
+
+    boxes: list[dict[str, Any]]
+    images: list[dict[str, Any]]
+    maps: list[tuple[np.ndarray, dict[str, Any]]]
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+
+
+class Miner:
+    def __init__(self, config: Mine, recipe: Recipe, opened: Run, index: Index) -> None:
+        self.config, self.recipe, self.index = config, recipe, index
+        self.world = parallel.accelerator(config.device)
+        self.objective = load(opened).to(self.world.device, memory_format=torch.channels_last)
+        self.findings = recipe.data.findings
+        self.cut_at = np.array([opened.thresholds.get(f, 0.5) for f in self.findings])
+        self.labels = index.restrict(self.findings, absent_as_null=True).labels()
+        self.rows = index.table.select(["image_id", "split", "patient_id"]).to_pylist()
+        rounds = recipe.mine.rounds
+        self.source = recipe.method if rounds == 1 else f"{recipe.method}/{rounds}"
+
+    def run(self, out: Path, meta: dict[str, Any]) -> MineResult:
+        with ExitStack() as files:
+            writer = files.enter_context(BoxWriter(out, meta))
+            path = maps_path(self.config.maps, *self.config.shard) if self.config.maps else None
+            return self._write(out, writer, files.enter_context(MapsWriter(path)) if path else None)
+
+    def _write(self, out: Path, writer: BoxWriter, maps: MapsWriter | None) -> MineResult:
+        boxes: list[dict[str, Any]] = []
+        images: list[dict[str, Any]] = []
+        count = {"images": 0, "pairs": 0, "boxes": 0, "without_box": 0, "unreadable": 0}
+        with console.progress_bar(len(self.index), f"mine {self.config.split}") as bar:
+            for mined in self._mined():
+                boxes += mined.boxes
+                images += mined.images
+                for map_, row in mined.maps:
+                    if maps:
+                        maps.add(map_, **row)
+                self._count(count, mined)
+                bar.advance(1)
+                if count["images"] % IMAGES_AT_A_TIME == 0:
+                    writer.write(_columns(boxes), _columns(images))
+                    boxes, images = [], []
+        writer.write(_columns(boxes), _columns(images))
+        return MineResult(out, already_done=False, **count)
+
+    def _count(self, count: dict[str, int], mined: Mined) -> None:
+        unreadable = [row for row in mined.images if row["finding"] is None]
+        count["images"] += 1
+        count["unreadable"] += len(unreadable)
+        count["pairs"] += len(mined.images) - len(unreadable)
+        count["boxes"] += len(mined.boxes)
+        count["without_box"] += sum(row["status"] == "no box" for row in mined.images)
+        if unreadable:
+            console.log(f"unreadable: {unreadable[0]['image_id']}: {unreadable[0]['status']}")
+        limit = self.recipe.data.max_unreadable * len(self.index)
+        if count["unreadable"] > limit:
+            raise CxrError(
+                f"{count['unreadable']} of {len(self.index)} images cannot be read, "
+                f"the last is {mined.images[0]['image_id']} ({mined.images[0]['status']}).",
+                "See all with cxrmine check, or allow more with --set data.max_unreadable=SHARE.",
+            )
+
+    def _mined(self) -> Iterator[Mined]:
+        """Images in order. The network works on one batch while the threads box the one before."""
+        threads = parallel.workers(self.config.workers)
+        waiting: deque[list[Future[Mined]]] = deque()
+        stream = infer(self.objective, self.index, self.recipe.data, self.config.batch_size, threads, self.world)
+        with ThreadPoolExecutor(threads, thread_name_prefix="box") as pool:
+            for batch, logits, maps in stream:
+                probabilities = 1 / (1 + np.exp(-logits))
+                jobs: dict[int, Future[Mined]] = {
+                    row: pool.submit(self._unreadable, row, why) for row, why in batch.unreadable
+                }
+                for i, row in enumerate(batch.rows):
+                    jobs[int(row)] = pool.submit(self._image, int(row), maps[i], probabilities[i], batch.geometries[i])
+                waiting.append([jobs[row] for row in sorted(jobs)])
+                while len(waiting) > 1:
+                    yield from (job.result() for job in waiting.popleft())
+            for jobs_of_batch in waiting:
+                yield from (job.result() for job in jobs_of_batch)
+
+    def _unreadable(self, row: int, why: str) -> Mined:
+        status = {**self.rows[row], "width": None, "height": None, "finding": None, "label": None}
+        return Mined([], [{**status, "probability": None, "boxes": 0, "status": f"unreadable: {why}"}], [])
+
+    def _pairs(self, row: int, probabilities: np.ndarray) -> list[int]:
+        """The findings to box, in the order of their names, as the tables are sorted."""
+        chosen = {
+            "labelled": self.labels[row] == 1,
+            "predicted": probabilities >= self.cut_at,
+            "all": np.ones(len(self.findings), bool),
+        }[self.config.findings]
+        return sorted(np.flatnonzero(chosen), key=lambda c: self.findings[c])
+
+    def _image(self, row: int, maps: np.ndarray, probabilities: np.ndarray, geometry: Geometry) -> Mined:
+        mined = Mined([], [], [])
+        who = self.rows[row]
+        for c in self._pairs(row, probabilities):
+            pair = {**who, "finding": self.findings[c], "probability": float(probabilities[c])}
+            boxes = self._pair(maps[c], pair, geometry, mined)
+            label = None if self.labels[row, c] == UNMENTIONED else int(self.labels[row, c])
+            size = {"width": geometry.width, "height": geometry.height}
+            status = {"label": label, "boxes": boxes, "status": "ok" if boxes else "no box"}
+            mined.images.append({**pair, **size, **status})
+        return mined
+
+    def _pair(self, map_: np.ndarray, pair: dict[str, Any], geometry: Geometry, mined: Mined) -> int:
+        mine, size = self.recipe.mine, self.recipe.data.size
+        maps, masks = erase(map_, mine.rounds)
+        final = aggregate(maps, masks)
+        if self.config.maps:
+            self._keep(maps, final, pair, geometry, mined)
+        at_input = to_input(final, (size, size), self.recipe.network.stride, mine.align)
+        cut = extract(at_input, mine.way, mine.top, mine.cuts or None)
+        boxes = geometry.to_original(cut.boxes)
+        for i, (box, score, threshold) in enumerate(zip(boxes, cut.scores, cut.thresholds, strict=True)):
+            place = dict(zip(("x_min", "y_min", "x_max", "y_max"), box.tolist(), strict=True))
+            region = {"region": cut.regions[i], "region_height": size, "region_width": size}
+            frame = {"image_width": geometry.width, "image_height": geometry.height, "source": self.source}
+            worth = {"rank": i + 1, "score": float(score), "threshold": float(threshold)}
+            mined.boxes.append({**pair, **worth, **place, **frame, **region})
+        return len(boxes)
+
+    def _keep(
+        self, maps: np.ndarray, final: np.ndarray, pair: dict[str, Any], geometry: Geometry, mined: Mined
+    ) -> None:
+        frame = {
+            "image_id": pair["image_id"],
+            "finding": pair["finding"],
+            "image_width": geometry.width,
+            "image_height": geometry.height,
+            "scale_x": geometry.scale_x,
+            "scale_y": geometry.scale_y,
+            "offset_x": geometry.offset_x,
+            "offset_y": geometry.offset_y,
+        }
+        mined.maps.append((final, {**frame, "round": FINAL}))
+        if len(maps) > 1:
+            mined.maps.extend((map_, {**frame, "round": t}) for t, map_ in enumerate(maps, start=1))

@@ -1,4 +1,4 @@
-"""The command line: a skin. Parse, build a config, call one stage, show its result. Heavy imports stay in the bodies."""
+"""The command line: a skin. Parse, build a config, call one stage, show its result. Heavy imports stay inside."""
 
 import functools
 import json
@@ -100,7 +100,11 @@ def demo(
     """From nothing to scored boxes: makes films, trains, mines, scores, and draws a contact sheet."""
     from cxrmine.stages import demo as stage
 
-    stage.run(stage.Demo(directory, seed, workers))
+    result = stage.run(stage.Demo(directory, seed, workers=workers))
+    for line in stage.lines(result):
+        console.say(line)
+    console.table(*stage.table(result))
+    console.say(stage.what_next(result))
 
 
 @app.command()
@@ -121,7 +125,7 @@ def phantom(
     made = stage.run(stage.Phantom(directory, images, size, format, seed, workers))  # type: ignore[arg-type]
     console.say(
         f"{made.images} films of {made.patients} patients → {made.directory}: {made.normal} normal, "
-        f"{made.test_images} for testing, {made.boxes} boxes (truth.parquet), {made.listed_boxes} of them in the box list."
+        f"{made.test_images} for testing, {made.boxes} boxes in truth.parquet, {made.listed_boxes} in the box list."
     )
 
 

@@ -23,7 +23,7 @@ def atomic(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -66,7 +66,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield temporary
         if path.exists():
             path.rmdir()
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

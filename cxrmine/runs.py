@@ -1,4 +1,4 @@
-"""The run folder: what training leaves behind, read and written without torch. (Weights and step marks: learn/checkpoint.)"""
+"""The run folder: what training leaves behind, without torch. (Weights and step marks are learn/checkpoint's.)"""
 
 import json
 from dataclasses import dataclass

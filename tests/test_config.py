@@ -55,7 +55,7 @@ def test_what_cannot_be_is_refused(override: str, message: str) -> None:
 
 
 def test_a_contradiction_names_both_keys(tmp_path: Path) -> None:
-    with pytest.raises(CxrError, match='until = "level".*schedule = "cosine"'):
+    with pytest.raises(CxrError, match=r'until = "level".*schedule = "cosine"'):
         load_recipe("demo", ["train.phases.0.until=level"])
 
 

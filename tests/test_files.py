@@ -43,9 +43,13 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_a_second_process_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from cxrmine.files import locked\nwith locked(Path(sys.argv[1])): pass"
+    code = (
+        "import sys; from pathlib import Path; from cxrmine.files import locked\nwith locked(Path(sys.argv[1])): pass"
+    )
     with locked(tmp_path):
-        second = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+        second = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+        )
     assert "CxrError" in second.stderr
     assert f"pid {os.getpid()}" in second.stderr
 

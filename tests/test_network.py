@@ -18,7 +18,9 @@ from cxrmine.methods.cam import Cam, classification_loss
 from cxrmine.scoring.classification import auc, youden_threshold
 
 
-@pytest.mark.parametrize(("backbone", "stride"), [("resnet18", 8), ("resnet18", 16), ("resnet18", 32), ("densenet121", 32)])
+@pytest.mark.parametrize(
+    ("backbone", "stride"), [("resnet18", 8), ("resnet18", 16), ("resnet18", 32), ("densenet121", 32)]
+)
 def test_backbones_have_the_stride_they_say(backbone: str, stride: int) -> None:
     network = Network(backbone=backbone, stride=stride, weights="none")  # type: ignore[arg-type]
     features = Backbone(network).eval()(torch.zeros(1, 1, 64, 64, dtype=torch.uint8))
@@ -47,7 +49,9 @@ def test_weights_come_from_torchvisions_layout(tmp_path: Path, channels: int) ->
     body = Backbone(network).body.eval()
     film = torch.rand(2, 1, 64, 64)
     taken = torch.nn.Sequential(*list(original.eval().children())[:-2])
-    torch.testing.assert_close(body.forward_features(film.expand(-1, channels, -1, -1)), taken(film.expand(-1, 3, -1, -1)))
+    torch.testing.assert_close(
+        body.forward_features(film.expand(-1, channels, -1, -1)), taken(film.expand(-1, 3, -1, -1))
+    )
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:

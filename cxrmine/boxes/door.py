@@ -108,7 +108,8 @@ def _numbers(column: pa.ChunkedArray, field: pa.Field, faults: list[tuple[str, B
     """As the field's type; what is no finite number, or no whole one where one is needed, becomes a fault and null."""
     empty = column.is_null().to_numpy()
     values = _floats(column)
-    bad = ~np.isfinite(values.astype(np.float32)) & ~empty
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and that is a fault
+        bad = ~np.isfinite(values.astype(np.float32)) & ~empty
     if bad.any():
         faults.append((f"{field.name} is not a finite number", bad))
     if pa.types.is_integer(field.type):

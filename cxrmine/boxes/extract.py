@@ -40,7 +40,7 @@ class Candidate(NamedTuple):
 def peak(final: Map, cuts: Sequence[float] = (0.35, 0.5, 0.65), min_area: float = 0.0) -> list[Candidate]:
     """A box a cut: the component that contains the global maximum (the first in row order)."""
     y, x = divmod(int(np.argmax(final)), final.shape[1])
-    return _around(final, (x, y), cuts)
+    return [c for c in _around(final, (x, y), cuts) if _covers(c.box, final.shape, min_area)]
 
 
 def components(final: Map, cuts: Sequence[float] = (0.5,), min_area: float = 0.0005) -> list[Candidate]:

@@ -19,10 +19,10 @@ from cxrmine.boxes.table import (
     images_path,
     ordered,
     parse_meta,
-    shard_path,
 )
 from cxrmine.errors import CxrError
 
+SHOWN = 5  # names in a message
 SHARD = re.compile(r"(?P<base>.+)-(?P<i>\d{5})-of-(?P<n>\d{5})")
 
 
@@ -30,6 +30,11 @@ class Boxes(NamedTuple):
     table: pa.Table  # SCHEMA (truth: TRUTH_SCHEMA), sorted
     meta: dict[str, Any]  # without the shard
     images: pa.Table | None  # IMAGES_SCHEMA, sorted
+
+
+def shard_path(boxes: Path, i: int, n: int) -> Path:
+    """B.parquet, 2 of 3 → B-00002-of-00003.parquet"""
+    return boxes.with_name(f"{boxes.stem}-{i:05}-of-{n:05}{boxes.suffix}")
 
 
 def read_boxes(source: Path | Sequence[Path], findings: Sequence[str] | None = None) -> Boxes:
@@ -40,7 +45,9 @@ def read_boxes(source: Path | Sequence[Path], findings: Sequence[str] | None = N
         parse_meta((table.schema.metadata or {}).get(META_KEY), path) for table, path in zip(read, paths, strict=True)
     ]
     _same_making(paths, metas)
-    tables = [checked(t, findings=findings, where=str(p), source=p.stem) for t, p in zip(read, paths, strict=True)]
+    tables = [
+        checked(t, findings=findings, where=str(p), source=_shard(p)[0].stem) for t, p in zip(read, paths, strict=True)
+    ]
     joined = ordered(pa.concat_tables(tables), BOX_ORDER)
     if len(paths) > 1:
         no_row_twice(joined, f"{paths[0]} and {len(paths) - 1} more")
@@ -100,9 +107,10 @@ def _same_making(paths: Sequence[Path], metas: Sequence[dict[str, Any]]) -> None
             )
         missing = [path for i in range(1, totals[0] + 1) if (path := shard_path(base, i, totals[0])) not in paths]
         if missing:
+            more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
             raise CxrError(
-                f"{', '.join(map(str, missing))} is missing.",
-                f"Mine it, then give all shards: '{base.with_suffix('')}-*.parquet'.",
+                f"{len(missing)} of {totals[0]} shards are missing: {', '.join(map(str, missing[:SHOWN]))}{more}.",
+                f"Mine them, then give all: '{base.with_suffix('')}-*{base.suffix}'.",
             )
     for path, meta in zip(paths[1:], metas[1:], strict=True):
         for key in sorted((set(meta) | set(metas[0])) - {"shard"}):

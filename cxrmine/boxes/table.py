@@ -125,11 +125,6 @@ def images_path(boxes: Path) -> Path:
     return boxes.with_name(f"{boxes.stem}.images.parquet")
 
 
-def shard_path(boxes: Path, i: int, n: int) -> Path:
-    """B.parquet, 2 of 3 → B-00002-of-00003.parquet"""
-    return boxes.with_name(f"{boxes.stem}-{i:05}-of-{n:05}{boxes.suffix}")
-
-
 def read_meta(path: Path) -> dict[str, Any]:
     """What a table says about its making, `{}` where it is not ours; refuses a schema newer than this program's."""
     try:

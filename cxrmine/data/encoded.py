@@ -17,7 +17,7 @@ CUT_OFF = "cut off before its end"
 DAMAGED = "damaged: a checksum does not match"
 
 
-class Unreadable(Exception):  # noqa: N818 (a word that is also the status)
+class Unreadable(Exception):
     """An image that cannot be used, and why, in a few words without the path."""
 
     def __init__(self, why: str) -> None:

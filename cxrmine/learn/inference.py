@@ -1,20 +1,31 @@
 """Films through a trained network, batch by batch: logits and maps, in the order of the index."""
 
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import Tensor
 
 from cxrmine.config import Data
 from cxrmine.data.index import Index
 from cxrmine.learn.loader import Batch, batches, inference_groups
 
 
+class Maps(Protocol):
+    """What mining asks of a method."""
+
+    def eval(self) -> Any: ...
+
+    def infer(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Films N×1×S×S → logits N×C and maps N×C×h×w, before any normalisation."""
+        ...
+
+
 def infer(
-    objective: nn.Module,
+    objective: Maps,
     index: Index,
     data: Data,
     batch_size: int,
@@ -43,7 +54,7 @@ def _filled(images: Tensor, batch_size: int) -> Tensor:
 
 
 def predict(
-    objective: nn.Module, index: Index, data: Data, batch_size: int, workers: int, world: Accelerator
+    objective: Maps, index: Index, data: Data, batch_size: int, workers: int, world: Accelerator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows that could be read, and their logits; every process works and every process gets all."""
     mine = [

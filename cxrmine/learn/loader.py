@@ -31,7 +31,7 @@ class Batch:
 
 
 def batches(index: Index, data: Data, groups: Iterable[np.ndarray], workers: int) -> Iterator[Batch]:
-    """One batch a group of rows, in order. OpenCV lets go of the interpreter while it decodes, so threads are enough."""
+    """One batch a group of rows, in order. OpenCV frees the interpreter while it decodes, so threads are enough."""
     cv2.setNumThreads(1)
     paths = index.table.column("path").to_pylist()
 

@@ -1,6 +1,7 @@
 """Backbones, by timm at stride 32, 16 or 8, and the two ways to pool a feature map."""
 
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -21,25 +22,25 @@ class Backbone(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.body = _body(network)
+        self.body: Any = _body(network)
         self.width: int = self.body.num_features
         self.stride = network.stride
         self.input_channels = network.input_channels
-        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))  # ImageNet's
         if network.input_channels == 1:
-            mean, std = (sum(mean) / 3,), (sum(std) / 3,)
-        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+            mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+        self.register_buffer("mean", 255 * mean.view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * std.view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         films = images.to(self.mean.dtype).expand(-1, self.input_channels, -1, -1)
         return self.body.forward_features((films - self.mean) / self.std)
 
 
-def _body(network: Network) -> nn.Module:
+def _body(network: Network) -> Any:
     if network.backbone == SMALL_RESNET:
         return ResNet(
-            BasicBlock,
+            BasicBlock,  # type: ignore[arg-type]
             layers=network.layers,
             channels=network.channels,
             stem_width=network.channels[0] // 2,
@@ -53,7 +54,7 @@ def _body(network: Network) -> nn.Module:
             f"network.backbone = {network.backbone} is no model of timm.",
             f"For instance resnet18, resnet50, densenet121.{did_you_mean(network.backbone, timm.list_models())}",
         )
-    options = {"output_stride": network.stride} if network.stride != 32 else {}
+    options: dict[str, Any] = {"output_stride": network.stride} if network.stride != 32 else {}
     try:
         body = timm.create_model(
             network.backbone, pretrained=False, num_classes=0, in_chans=network.input_channels, **options
@@ -70,7 +71,7 @@ def _body(network: Network) -> nn.Module:
     return body
 
 
-def _load_imagenet(body: nn.Module, network: Network) -> None:
+def _load_imagenet(body: Any, network: Network) -> None:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     from timm.models import load_pretrained
 
@@ -85,7 +86,7 @@ def _load_imagenet(body: nn.Module, network: Network) -> None:
         ) from None
 
 
-def _load_file(body: nn.Module, path: Path) -> None:
+def _load_file(body: Any, path: Path) -> None:
     if not path.is_file():
         raise CxrError(f"network.weights: there is no file {path}.", "Give a safetensors file, imagenet or none.")
     try:

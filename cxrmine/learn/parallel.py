@@ -21,9 +21,8 @@ def accelerator(device: str) -> Accelerator:
         raise UsageError(f"--device {device}: no CUDA device is to be seen.", "Say --device cpu, or leave it out.")
     if device.startswith("cuda:"):
         os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")
-    on_cpu = device == "cpu" or (
-        device == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available()
-    )
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    on_cpu = device == "cpu" or (device == "auto" and not has_gpu)
     if on_cpu:
         keep_freed_memory()
     bf16 = not on_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
@@ -31,7 +30,7 @@ def accelerator(device: str) -> Accelerator:
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc to keep large freed blocks, instead of giving every activation back to the system and faulting it in anew."""
+    """Ask glibc to keep what is freed, instead of giving every activation back and faulting it in anew."""
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)

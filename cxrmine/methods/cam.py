@@ -5,7 +5,7 @@ The control that every later method must beat.
 
     X = backbone(image)               N×D×h×w
     logit_c = w_c · pool(X) + b_c     pool = global average (the paper) or log-sum-exp
-    map_c = w_c · X                   N×C×h×w, before ReLU and without the bias: its mean is the logit less b_c under gap
+    map_c = w_c · X                   N×C×h×w, before ReLU, without the bias: with gap its mean is the logit less b_c
 
 Departures. The bias starts at the log odds of the finding's prevalence: rare findings would otherwise learn negative
 maps first, only to say "absent". With pool = lse the map is the same product; its mean is then not the logit.

@@ -18,7 +18,7 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def youden_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The highest cut t that makes sensitivity + specificity largest for "probability ≥ t"; 0.5 where it cannot be told."""
+    """The highest cut that makes sensitivity + specificity of `probability >= cut` largest; 0.5 where none can be."""
     positive, negative = probabilities[labels == 1], probabilities[labels == 0]
     if not len(positive) or not len(negative):
         return 0.5

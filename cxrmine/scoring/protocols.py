@@ -52,7 +52,7 @@ class Protocol:
     def sentence(self) -> str:
         """For the foot of a table."""
         return (
-            f"Protocol {self.name}: a truth box is hit at IoU {self.rule} T; AFP = boxes that hit none, per "
+            f"Protocol {self.name}: a truth box is hit at IoU {self.rule} T; AFP = boxes that hit none / "
             f"{IMAGES[self.afp_per]}; only pairs with a truth box are judged; thresholds fixed beforehand."
         )
 

@@ -43,7 +43,9 @@ def score_boxes(
 
 
 def readable_images(images: pa.Table) -> int:
-    return len(pc.unique(images.filter(pc.is_valid(images["finding"]))["image_id"].cast(pa.string())))
+    """Images that were mined, with or without a pair: what "all images" divides by."""
+    read = pc.invert(pc.starts_with(images["status"].cast(pa.string()), "unreadable"))
+    return len(pc.unique(images.filter(read)["image_id"].cast(pa.string())))
 
 
 def macro(figures: dict[str, Any]) -> dict[str, Any]:

@@ -1,20 +1,34 @@
 """From nothing to scored boxes in one folder. Run again on the same folder, it goes on where it stopped."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
+
+from cxrmine import console
+from cxrmine.boxes.door import read_truth
+from cxrmine.boxes.geometry import iou
+from cxrmine.boxes.maps import FINAL, read_maps
+from cxrmine.boxes.table import COORDINATES
+from cxrmine.config import load_recipe, to_toml
+from cxrmine.data.images import read_image
 from cxrmine.errors import CxrError
 from cxrmine.files import write_json, write_text
-from cxrmine.report.overlay import contact_sheet, save_png
-from cxrmine.stages import phantom, score, train
+from cxrmine.report.overlay import Case, contact_sheet, save_png
+from cxrmine.stages import mine, phantom, score, train
 
-IMAGES, SIZE = 1200, 256  # the budget is a number of images, so that a slow machine gets the same result
+IMAGES, SIZE = 2400, 256  # the budget is a number of images, so that a slow machine gets the same result
 CASES = 12
+ROUNDS = 3
+NAMES = {"cam": "CAM", f"cam/{ROUNDS}": "CAM with erasure"}
 SETTINGS = """\
 # What the bare commands use in this folder: cxrmine train, cxrmine mine --out boxes.parquet, cxrmine score
 data = "data"
 run = "run"
-recipe = "demo"
+recipe = "recipe.toml"
 boxes = "boxes.parquet"
 truth = "data/truth.parquet"
 """
@@ -24,32 +38,152 @@ truth = "data/truth.parquet"
 class Demo:
     directory: Path
     seed: int = 0
+    images: int = IMAGES
+    overrides: tuple[str, ...] = ()  # of the recipe
     workers: int | None = None
 
 
 @dataclass(frozen=True)
 class DemoResult:
     directory: Path
-    score: score.ScoreResult
-    macro_auc: float
+    trained: train.TrainResult
+    boxed: score.ScoreResult  # the boxed test films
+    mined: score.ScoreResult  # the training films, whose boxes are the product
 
 
 def run(config: Demo) -> DemoResult:
     folder = config.directory
-    data, trained = folder / "data", folder / "run"
-    settings = folder / "cxrmine.toml"
-    if folder.exists() and any(folder.iterdir()) and not settings.exists():
+    data, fitted = folder / "data", folder / "run"
+    if folder.exists() and any(folder.iterdir()) and not (folder / "cxrmine.toml").exists():
         raise CxrError(f"{folder} is not empty and holds no demo.", "Choose another folder: cxrmine demo DIR.")
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(settings, SETTINGS)
+    write_text(folder / "cxrmine.toml", SETTINGS)
     if not data.exists():
-        phantom.run(phantom.Phantom(data, IMAGES, SIZE, "png", config.seed, config.workers))
-    fitted = train.run(
-        train.Train(data, "demo", trained, (f"train.seed={config.seed}",), device="cpu", workers=config.workers)
+        console.log(f"1/4 makes {config.images} films of {SIZE} pixels")
+        phantom.run(phantom.Phantom(data, config.images, SIZE, "png", config.seed, config.workers))
+    console.log("2/4 trains a small network on their labels")
+    _write_recipe(config)
+    trained = train.run(train.Train(data, str(folder / "recipe.toml"), fitted, device="cpu", workers=config.workers))
+    console.log("3/4 mines boxes: of the training films, and of the test films that have truth boxes")
+    boxed, mined = _mine(config, data, fitted)
+    console.log("4/4 scores them")
+    truth, seen = data / "truth.parquet", fitted / "patients.parquet"
+    result = DemoResult(
+        folder,
+        trained,
+        boxed=score.run(score.Score(boxed, truth, run_patients=seen)),
+        mined=score.run(score.Score((mined,), truth, controls=False)),
     )
-    mined = _mine(config, data, trained)
-    result = score.run(score.Score(mined, data / "truth.parquet", run_patients=trained / "patients.parquet"))
-    write_json(folder / "scores.json", result.document)
-    sheet = contact_sheet(_cases(folder, mined[-1]), "Twelve boxed test films, from the best first box to the worst")
+    write_json(folder / "scores.json", result.boxed.document)
+    sheet = contact_sheet(cases(folder, boxed[-1]), "Twelve test films that were not trained on, from best to worst")
     save_png(sheet, folder / "contact-sheet.png")
-    return DemoResult(folder, result, fitted.macro_auc)
+    return result
+
+
+def _write_recipe(config: Demo) -> None:
+    recipe = load_recipe("demo", (f"train.seed={config.seed}", *config.overrides))
+    write_text(config.directory / "recipe.toml", to_toml(recipe, "The recipe that the demo trained with."))
+
+
+def _mine(config: Demo, data: Path, fitted: Path) -> tuple[tuple[Path, Path], Path]:
+    """Boxes of the boxed test films without and with erasure, and of the training films as the recipe says."""
+
+    def mined(name: str, split: str, *overrides: str, maps: Path | None = None) -> Path:
+        out = config.directory / name
+        mine.run(mine.Mine(fitted, data, out, split, "labelled", overrides, maps, device="cpu", workers=config.workers))
+        return out
+
+    plain = mined("boxed-cam.parquet", "boxed", "mine.rounds=1")
+    maps = config.directory / "maps"
+    erased = mined("boxed-erasure.parquet", "boxed", f"mine.rounds={ROUNDS}", maps=maps)
+    return (plain, erased), mined("boxes.parquet", "train")
+
+
+def cases(folder: Path, boxes_path: Path) -> list[Case]:
+    """Twelve pairs at equal steps from the best first box to the worst; at each step the finding shown least yet."""
+    pairs = sorted(_judged(folder, boxes_path), key=lambda pair: (-pair["iou"], pair["image_id"], pair["finding"]))
+    maps, arrays = read_maps(folder / "maps")
+    where = {(r["image_id"], r["finding"]): (r["shard"], r["row"]) for r in maps.to_pylist() if r["round"] == FINAL}
+    shown: dict[str, int] = {}
+    chosen = []
+    for window in np.array_split(np.arange(len(pairs)), min(CASES, len(pairs))):
+        best = min(window, key=lambda i: (shown.get(pairs[i]["finding"], 0), abs(i - window.mean())))
+        pair = pairs[best]
+        shown[pair["finding"]] = shown.get(pair["finding"], 0) + 1
+        shard, row = where[pair["image_id"], pair["finding"]]
+        chosen.append(_case(folder, pair, arrays[shard][row] / np.float32(255)))
+    return chosen
+
+
+def _judged(folder: Path, boxes_path: Path) -> Iterator[dict[str, Any]]:
+    """Every mined pair that has truth: its boxes, its truth, and the IoU of its first box with the nearest truth."""
+
+    def by_pair(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+        grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in rows:
+            grouped.setdefault((row["image_id"], row["finding"]), []).append(row)
+        return grouped
+
+    truth = by_pair(read_truth(folder / "data" / "truth.parquet").to_pylist())
+    for (image_id, finding), rows in by_pair(pq.ParquetFile(boxes_path).read().to_pylist()).items():
+        if (image_id, finding) in truth:
+            mined, true = (
+                np.array([[row[c] for c in COORDINATES] for row in some]) for some in (rows, truth[image_id, finding])
+            )
+            best = float(iou(mined[:1], true).max())
+            yield {
+                "image_id": image_id,
+                "finding": finding,
+                "mined": mined,
+                "truth": true,
+                "iou": best,
+                "first": rows[0],
+            }
+
+
+def _case(folder: Path, pair: dict[str, Any], map_: np.ndarray) -> Case:
+    first = pair["first"]
+    return Case(
+        film=read_image(folder / "data" / "images" / f"{pair['image_id']}"),
+        map=map_,
+        mined=pair["mined"],
+        truth=pair["truth"],
+        title=f"{pair['finding']}   IoU {pair['iou']:.2f}",
+        subtitle=f"{pair['image_id']}   P {first['probability']:.2f}   score {first['score']:.2f}",
+    )
+
+
+def lines(result: DemoResult) -> list[str]:
+    """What was done, before the table."""
+    mined = result.mined.rows[-1][1]
+    at = mined["mean"]["acc_afp"]["0.3"]
+    return [
+        f"AUC on validation patients, mean over findings: {result.trained.macro_auc:.3f}",
+        f"Boxes of the training films (boxes.parquet): Acc {at['acc']:.3f}, AFP {at['afp']:.2f} at IoU > 0.3.",
+        "",
+    ]
+
+
+def table(result: DemoResult) -> tuple[str, list[str], list[list[str]], str]:
+    """Every method by finding, and the mean: title, header, rows and note."""
+    header = ["", *(f"IoU > {t}" for t in score.SHOWN)]
+    findings = list(result.boxed.rows[0][1]["acc_afp"])
+    rows = []
+    for finding in (*findings, "mean over findings"):
+        rows.append([finding, "", "", ""])
+        for name, scores in result.boxed.rows:
+            figures = scores["acc_afp"].get(finding) or scores["mean"]["acc_afp"]
+            rows.append([f"  {NAMES.get(name, name)}", *(score.cell(figures[t]) for t in score.SHOWN)])
+    return "Acc (AFP) on boxed test films, against truth.parquet", header, rows, "\n".join(result.boxed.notes)
+
+
+def what_next(result: DemoResult) -> str:
+    folder = result.directory
+    return (
+        f"Look at {folder / 'contact-sheet.png'}; all figures are in {folder / 'scores.json'}.\n"
+        f"Next: cd {folder}, then for instance\n"
+        "  cxrmine check\n"
+        "  cxrmine mine --split test --findings predicted --out predicted.parquet\n"
+        "  cxrmine score --findings\n"
+        "  cxrmine train --run run-2 --set train.seed=1"
+    )

@@ -15,7 +15,7 @@ from cxrmine import console
 from cxrmine.boxes.erase import aggregate, erase
 from cxrmine.boxes.extract import extract, to_input
 from cxrmine.boxes.maps import FINAL, MapsWriter, maps_path
-from cxrmine.boxes.table import BoxWriter
+from cxrmine.boxes.table import COORDINATES, BoxWriter
 from cxrmine.config import Recipe
 from cxrmine.data.images import Geometry
 from cxrmine.data.index import UNMENTIONED, Index
@@ -38,15 +38,11 @@ class Mined:
     maps: list[tuple[np.ndarray, dict[str, Any]]]
 
 
-def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
-
-
 class Miner:
     def __init__(self, config: Mine, recipe: Recipe, opened: Run, index: Index) -> None:
         self.config, self.recipe, self.index = config, recipe, index
         self.world = parallel.accelerator(config.device)
-        self.objective = load(opened).to(self.world.device, memory_format=torch.channels_last)
+        self.objective = load(opened).to(self.world.device).to(memory_format=torch.channels_last)
         self.findings = recipe.data.findings
         self.cut_at = np.array([opened.thresholds.get(f, 0.5) for f in self.findings])
         self.labels = index.restrict(self.findings, absent_as_null=True).labels()
@@ -74,16 +70,16 @@ class Miner:
                 self._count(count, mined)
                 bar.advance(1)
                 if count["images"] % IMAGES_AT_A_TIME == 0:
-                    writer.write(_columns(boxes), _columns(images))
+                    writer.write(boxes, images)
                     boxes, images = [], []
-        writer.write(_columns(boxes), _columns(images))
+        writer.write(boxes, images)
         return MineResult(out, already_done=False, **count)
 
     def _count(self, count: dict[str, int], mined: Mined) -> None:
-        unreadable = [row for row in mined.images if row["finding"] is None]
+        unreadable = [row for row in mined.images if row["status"].startswith("unreadable")]
         count["images"] += 1
         count["unreadable"] += len(unreadable)
-        count["pairs"] += len(mined.images) - len(unreadable)
+        count["pairs"] += sum(row["finding"] is not None for row in mined.images)
         count["boxes"] += len(mined.boxes)
         count["without_box"] += sum(row["status"] == "no box" for row in mined.images)
         if unreadable:
@@ -116,8 +112,13 @@ class Miner:
                 yield from (job.result() for job in jobs_of_batch)
 
     def _unreadable(self, row: int, why: str) -> Mined:
-        status = {**self.rows[row], "width": None, "height": None, "finding": None, "label": None}
-        return Mined([], [{**status, "probability": None, "boxes": 0, "status": f"unreadable: {why}"}], [])
+        return Mined([], [self._image_row(row, None, f"unreadable: {why}")], [])
+
+    def _image_row(self, row: int, geometry: Geometry | None, status: str) -> dict[str, Any]:
+        """The row of an image that has no pair."""
+        size = {"width": geometry.width, "height": geometry.height} if geometry else {"width": None, "height": None}
+        nothing = {"finding": None, "label": None, "probability": None, "boxes": 0}
+        return {**self.rows[row], **size, **nothing, "status": status}
 
     def _pairs(self, row: int, probabilities: np.ndarray) -> list[int]:
         """The findings to box, in the order of their names, as the tables are sorted."""
@@ -138,7 +139,7 @@ class Miner:
             size = {"width": geometry.width, "height": geometry.height}
             status = {"label": label, "boxes": boxes, "status": "ok" if boxes else "no box"}
             mined.images.append({**pair, **size, **status})
-        return mined
+        return mined if mined.images else Mined([], [self._image_row(row, geometry, "no pair")], [])
 
     def _pair(self, map_: np.ndarray, pair: dict[str, Any], geometry: Geometry, mined: Mined) -> int:
         mine, size = self.recipe.mine, self.recipe.data.size
@@ -149,13 +150,14 @@ class Miner:
         at_input = to_input(final, (size, size), self.recipe.network.stride, mine.align)
         cut = extract(at_input, mine.way, mine.top, mine.cuts or None)
         boxes = geometry.to_original(cut.boxes)
-        for i, (box, score, threshold) in enumerate(zip(boxes, cut.scores, cut.thresholds, strict=True)):
-            place = dict(zip(("x_min", "y_min", "x_max", "y_max"), box.tolist(), strict=True))
+        on_film = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))  # not only on padding
+        frame = {"image_width": geometry.width, "image_height": geometry.height, "source": self.source}
+        for rank, i in enumerate(on_film, start=1):
+            worth = {"rank": rank, "score": float(cut.scores[i]), "threshold": float(cut.thresholds[i])}
             region = {"region": cut.regions[i], "region_height": size, "region_width": size}
-            frame = {"image_width": geometry.width, "image_height": geometry.height, "source": self.source}
-            worth = {"rank": i + 1, "score": float(score), "threshold": float(threshold)}
+            place = dict(zip(COORDINATES, boxes[i].tolist(), strict=True))
             mined.boxes.append({**pair, **worth, **place, **frame, **region})
-        return len(boxes)
+        return len(on_film)
 
     def _keep(
         self, maps: np.ndarray, final: np.ndarray, pair: dict[str, Any], geometry: Geometry, mined: Mined

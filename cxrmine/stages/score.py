@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -51,8 +51,7 @@ class ScoreResult:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Truth:
+class Truth(NamedTuple):
     everything: pa.Table
     judged: pa.Table
     images: set[str] | None  # all of the dataset's, where the truth is a dataset
@@ -61,34 +60,50 @@ class Truth:
 def run(config: Score) -> ScoreResult:
     rules = protocol(config.protocol, config.afp_per, config.order)
     truth = read(config)
-    predicted = _predictions(config)
-    methods = _named(config, predicted)
-    mined_images = next((readable_images(p.images) for p in predicted if p.images is not None), None)
-    options: dict[str, Any] = {"mined_images": mined_images, "bounds": config.bounds}
-    rows: list[tuple[str, dict[str, Any]]] = []
+    methods = _predictions(config)
+    truth, not_mined = _on_mined_images(truth, methods)
+    mined_images = next((readable_images(boxes.images) for _, boxes in methods if boxes.images is not None), None)
+    controls: dict[str, dict[str, Any]] = {}
     references: dict[str, str] = {}
     if config.controls:
-        recipe = predicted[0].meta.get("recipe", {}) if predicted else {}
+        recipe = methods[0][1].meta.get("recipe", {}) if methods else {}
         tables, references = box_controls(truth.judged, truth.everything)
         tables["random map"] = random_control(truth.judged, recipe, config.seed)
-        fit = recipe.get("data", {}).get("fit", "stretch")
-        rows += [(name, score_boxes(table, truth.judged, rules, fit=fit, **options)) for name, table in tables.items()]
-    controls = dict(rows)
-    for name, boxes in methods:
-        fit = boxes.meta.get("recipe", {}).get("data", {}).get("fit", "stretch")
-        own = options | {"mined_images": None if boxes.images is not None else mined_images}
-        rows.append((name, score_boxes(boxes.table, truth.judged, rules, images=boxes.images, fit=fit, **own)))
-        if truth.images is not None:
-            strangers = set(pc.unique(boxes.table["image_id"]).to_pylist()) - truth.images
-            rows[-1][1]["counts"]["images_not_in_dataset"] = len(strangers)
+        like = Boxes(tables["random map"], {"recipe": recipe}, None)
+        controls = {n: _scores(config, rules, truth, like._replace(table=t), mined_images) for n, t in tables.items()}
+    predicted = [(name, _scores(config, rules, truth, boxes, mined_images)) for name, boxes in methods]
     leakage = _leakage(config, truth.judged)
-    document = _document(rules, rows[len(controls) :], controls, references, leakage)
-    result = ScoreResult(rules, rows, document, _notes(rules, rows[len(controls) :], references, leakage))
+    document = _document(rules, predicted, controls, references, leakage)
+    document["counts"] = {**document["counts"], "truth_boxes_on_images_not_mined": not_mined}
+    notes = _notes(rules, predicted, references, leakage)
+    if not_mined:
+        notes.append(f"{not_mined:,} truth boxes lie on images that were not mined: not judged.")
+    result = ScoreResult(rules, [*controls.items(), *predicted], document, notes)
     if config.json is not None:
         write_json(config.json, result.document)
     if config.csv is not None:
         write_text(config.csv, "".join(",".join(map(_cell, line)) + "\n" for line in figures(result)))
     return result
+
+
+def _scores(config: Score, rules: Protocol, truth: Truth, boxes: Boxes, mined_images: int | None) -> dict[str, Any]:
+    """`mined_images` is another table's count, for one that has no images table of its own."""
+    if boxes.images is not None:
+        mined_images = readable_images(boxes.images)
+    fit = boxes.meta.get("recipe", {}).get("data", {}).get("fit", "stretch")
+    scores = score_boxes(
+        boxes.table,
+        truth.judged,
+        rules,
+        images=boxes.images,
+        mined_images=mined_images,
+        fit=fit,
+        bounds=config.bounds,
+    )
+    if truth.images is not None:
+        strangers = set(pc.unique(boxes.table["image_id"]).to_pylist()) - truth.images
+        scores["counts"]["images_not_in_dataset"] = len(strangers)
+    return scores
 
 
 def read(config: Score) -> Truth:
@@ -127,19 +142,35 @@ def _truth_of(images: pa.Table, boxes: pa.Table) -> pa.Table:
     return truth_table(columns)
 
 
-def _predictions(config: Score) -> list[Boxes]:
-    return [read_boxes(paths) for paths in grouped(config.predictions)]
+def _on_mined_images(truth: Truth, methods: list[tuple[str, Boxes]]) -> tuple[Truth, int]:
+    """The truth on images that every prediction has mined, with or without a box; and how many boxes are left out.
+
+    Without an images table nobody can tell an image that was not mined from one where nothing was found: all count.
+    """
+    judged = truth.judged
+    for name, boxes in methods:
+        if boxes.images is None:
+            continue
+        mined = pc.unique(boxes.images["image_id"].cast(pa.string()))
+        judged = judged.filter(pc.is_in(judged["image_id"].cast(pa.string()), value_set=mined))
+        if len(judged) == 0:
+            raise CxrError(
+                f"No image of {name} has a truth box.",
+                "Mine images that have truth (--split boxed), or name other truth.",
+            )
+    return truth._replace(judged=judged), len(truth.judged) - len(judged)
 
 
-def _named(config: Score, predicted: list[Boxes]) -> list[tuple[str, Boxes]]:
+def _predictions(config: Score) -> list[tuple[str, Boxes]]:
     """Each by the source its boxes most often name, with its file's name where two would be called the same."""
-    files = [paths[0].stem for paths in grouped(config.predictions)]
+    groups = grouped(config.predictions)
+    predicted = [read_boxes(paths) for paths in groups]
     names = []
-    for boxes, file in zip(predicted, files, strict=True):
+    for boxes, paths in zip(predicted, groups, strict=True):
         source = Counter(boxes.table["source"].to_pylist()).most_common(1)
-        names.append((source[0][0] if source else None) or file)
+        names.append((source[0][0] if source else None) or paths[0].stem)
     twice = {name for name, count in Counter(names).items() if count > 1}
-    full = [f"{name} ({file})" if name in twice else name for name, file in zip(names, files, strict=True)]
+    full = [f"{name} ({paths[0].stem})" if name in twice else name for name, paths in zip(names, groups, strict=True)]
     return list(zip(full, predicted, strict=True))
 
 
@@ -185,7 +216,6 @@ def _notes(
     told = {
         "unjudged": "boxes of pairs without truth are unjudged",
         "judged_pairs_without_box": "judged pairs have no box",
-        "judged_images_not_mined": "judged images were not mined",
         "images_not_in_dataset": "images are not in the dataset",
     }
     for name, scores in methods:
@@ -206,7 +236,7 @@ def summary_table(result: ScoreResult) -> Table:
     rule = result.protocol.rule
     header = ["", *(f"Acc (AFP) {rule} {t}" for t in SHOWN), "top-1 IoU"]
     rows = [
-        [name, *(_acc(scores["mean"]["acc_afp"][t]) for t in SHOWN), f"{scores['mean']['top1']['mean_iou']:.3f}"]
+        [name, *(cell(scores["mean"]["acc_afp"][t]) for t in SHOWN), f"{scores['mean']['top1']['mean_iou']:.3f}"]
         for name, scores in result.rows
     ]
     return "Boxes against truth, mean over findings", header, rows, "\n".join(result.notes)
@@ -220,7 +250,7 @@ def finding_tables(result: ScoreResult) -> list[Table]:
         (
             f"Acc (AFP) at IoU {result.protocol.rule} {t}",
             ["finding", *names],
-            [[f, *(_acc(scores["acc_afp"][f][t]) for _, scores in result.rows)] for f in findings],
+            [[f, *(cell(scores["acc_afp"][f][t]) for _, scores in result.rows)] for f in findings],
             result.protocol.sentence(),
         )
         for t in SHOWN
@@ -242,7 +272,7 @@ def figures(result: ScoreResult) -> Iterator[tuple[Any, ...]]:
                         yield method, measure, finding, key, "share", value
 
 
-def _acc(at: dict[str, Any]) -> str:
+def cell(at: dict[str, Any]) -> str:
     return f"{at['acc']:.3f} ({at['afp']:.2f})"
 
 

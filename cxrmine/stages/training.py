@@ -1,4 +1,4 @@
-"""The half of `train` that needs torch: a run's data, and the two things the loop asks for, batches and a validation."""
+"""The half of `train` that needs torch: a run's data, and what the loop asks for: batches and a validation."""
 
 import time
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ class Training:
         self.unreadable: dict[str, str] = {}
         torch.manual_seed(recipe.train.seed)
         objective = build(recipe, prevalence(self.train_targets))
-        self.objective = objective.to(world.device, memory_format=torch.channels_last)
+        self.objective = objective.to(world.device).to(memory_format=torch.channels_last)
 
     def run(self) -> None:
         main = self.world.is_main_process
@@ -90,7 +90,8 @@ class Training:
         if len(self.unreadable) > limit:
             image_id, why = next(iter(self.unreadable.items()))
             raise CxrError(
-                f"{len(self.unreadable)} of {len(self.train)} training images cannot be read, the first is {image_id} ({why}).",
+                f"{len(self.unreadable)} of {len(self.train)} training images cannot be read, "
+                f"the first is {image_id} ({why}).",
                 "See all with cxrmine check, or allow more with --set data.max_unreadable=SHARE.",
             )
         if len(batch.rows) < 2:

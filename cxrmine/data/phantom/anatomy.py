@@ -172,7 +172,7 @@ def body_thickness(person: Person, size: int) -> Array:
     depth = np.interp(y[:, 0], levels, depths).astype(np.float32)[:, None]
     trunk = np.sqrt(rounded(fill(size, trunk_outline(person)), 0.18))
     arms = np.sqrt(rounded(stroke(size, arm_curves(person), 0.15), 0.07)) * np.float32(0.6 * person.depth)
-    thickness = blur(np.maximum(trunk * depth, arms), 0.004)
+    thickness = blur(np.maximum(trunk * depth, arms), 0.006)
     if person.breast:
         thickness += breasts(person, size)
     return thickness

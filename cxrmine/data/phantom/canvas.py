@@ -132,11 +132,17 @@ def blur(image: Array, sigma: float) -> Array:
     if sigma * size < 0.2:
         return image
     shrink = 1
-    while sigma * size / shrink > 4 and size // (2 * shrink) >= 32:
+    while sigma * size / shrink > 2 and size // (2 * shrink) >= 32:
         shrink *= 2
-    small = image if shrink == 1 else cv2.resize(image, (size // shrink, size // shrink), interpolation=cv2.INTER_AREA)
-    small = cv2.GaussianBlur(small, (0, 0), sigma * size / shrink, borderType=cv2.BORDER_REPLICATE)
-    return small if shrink == 1 else cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+    small = image
+    if shrink > 1:
+        small = cv2.resize(image, (size // shrink,) * 2, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    small = cv2.GaussianBlur(small, (0, 0), sigma * size / shrink, borderType=cv2.BORDER_REPLICATE)  # type: ignore[assignment]
+    return enlarged(small, size) if shrink > 1 else small
+
+
+def enlarged(image: Array, size: int) -> Array:
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
 
 
 def texture(rng: np.random.Generator, size: int, cells: int) -> Array:

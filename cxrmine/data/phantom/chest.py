@@ -6,7 +6,7 @@ import numpy as np
 
 from cxrmine.data.phantom import anatomy, markings, skeleton
 from cxrmine.data.phantom.anatomy import LEFT, RIGHT, Person
-from cxrmine.data.phantom.canvas import Array, Bytes, blur, ellipse, fill, rounded, texture, unit
+from cxrmine.data.phantom.canvas import Array, Bytes, blur, ellipse, enlarged, fill, rounded, texture, unit
 
 SOFT = np.float32(0.19)  # attenuation of a centimetre of soft tissue at a chest film's beam
 BONE = np.float32(0.48)  # of a centimetre of bone, beyond the tissue it replaces
@@ -42,26 +42,25 @@ def build(person: Person, size: int, rng: np.random.Generator, change: Change | 
     vessels_tissue, windpipe = anatomy.mediastinum(person, size)
 
     air, behind = anatomy.lung_air(person, size, lungs)
-    lung_only = lung
     if change is not None:
         # no vessels in free air; those within airless tissue do not stand out from it
         blood = blood * (1 - change.free_air) * (1 - np.minimum(change.tissue * np.float32(0.12), np.float32(0.7)))
         grain = grain * (1 - change.free_air)
         air = air * (1 + np.float32(0.16) * change.free_air)
-        lung_only = lung * (1 - change.free_air)
     air -= anatomy.heart_thickness(person, size, heart) + vessels_tissue
     air = np.maximum(air, behind)
-    air *= 1 - np.float32(0.042) * grain * lung_only
-    air -= blood * lung
+    air *= 1 - np.float32(0.042) * grain * lung
+    air -= blood * lung * np.minimum(air * np.float32(0.25), 1)  # where the heart leaves no air no vessel shows
     if change is not None:
         air -= change.tissue
-    tissue = anatomy.body_thickness(person, size)
-    tissue = tissue * (1 + np.float32(0.012) * texture(body_rng, size, 9)) - np.maximum(air, 0)
-    tissue -= windpipe + bowel_gas(person, size, body_rng)
+    # half the pixels are enough for what has no sharp edge
+    body = anatomy.body_thickness(person, size // 2) * (1 + np.float32(0.012) * texture(body_rng, size // 2, 9))
+    tissue = enlarged(body - bowel_gas(person, size // 2, body_rng), size) - np.maximum(air, 0) - windpipe
     bone = skeleton.bones(person, size, bone_rng)
     if change is not None:
         tissue += change.line
-    attenuation = np.maximum(tissue, 0) * SOFT + bone * np.minimum(np.maximum(tissue, 0) / 4, 1) * BONE
+    np.maximum(tissue, 0, out=tissue)
+    attenuation = tissue * SOFT + bone * np.minimum(tissue * np.float32(0.25), 1) * BONE
     return Chest(attenuation, {**{f"{s}_lung": visible(m, heart) for s, m in lungs.items()}, "heart": solid(heart)})
 
 

@@ -118,7 +118,6 @@ def posed(person: Person, present: list[str], rng: np.random.Generator) -> Perso
     return replace(
         person,
         view="AP" if bed else "PA",
-        age=min(person.age, 95),
         midline=float(np.clip(rng.normal(0.5, 0.014), 0.46, 0.54)),
         apex=apex,
         dome=min(apex + span, 0.735),

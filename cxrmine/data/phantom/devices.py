@@ -82,9 +82,8 @@ def pacemaker(person: Person, size: int, rng: np.random.Generator) -> Array:
     lead = open_curve(at(person, (x - 0.03, y - 0.04), (0.17, y - 0.05), (0.0, y + 0.02), (-0.055, y + 0.12),
                          (-0.06, person.dome - 0.13), (0.0, person.dome - 0.03), tip))  # fmt: skip
     body = fill(size, can, value=190)
-    stroke(size, [can * 0.72 + can.mean(0) * 0.28], 0.004, 255, body)
     wire = stroke(size, [lead], 0.0028)
-    return unit(body) * np.float32(2.2) + unit(wire) * np.float32(0.9)
+    return unit(body) * np.float32(1.9) + unit(wire) * np.float32(0.9)
 
 
 def sternal_wires(person: Person, size: int, rng: np.random.Generator) -> Array:

@@ -20,16 +20,18 @@ class Exposure:
     scatter: float  # scattered over direct radiation behind a thick body
     sharpness: float  # sigma of the blur, fraction of the film
     dose: float  # relative
+    fog: float  # gray of a film's unshielded parts, 0 black
 
 
 def new_exposure(rng: np.random.Generator, portable: bool, depth: float) -> Exposure:
     """Exposed for the thickness of the body. A portable film has no grid: more scatter, less contrast, more noise."""
     return Exposure(
-        middle=depth * float(rng.normal(0.113 if portable else 0.119, 0.006)),
-        latitude=float(np.clip(rng.normal(0.76 if portable else 0.69, 0.07), 0.56, 1.0)),
+        middle=depth * float(rng.normal(0.106 if portable else 0.113, 0.009)),
+        latitude=float(np.clip(rng.normal(0.78 if portable else 0.7, 0.09), 0.54, 1.1)),
         scatter=float(rng.uniform(0.8, 1.4) if portable else rng.uniform(0.45, 0.8)),
         sharpness=float(rng.uniform(0.0008, 0.0013) if portable else rng.uniform(0.0005, 0.0009)),
         dose=float(rng.uniform(0.4, 0.9) if portable else rng.uniform(0.7, 1.6)),
+        fog=float(max(0.0, rng.normal(0.02, 0.035))),
     )
 
 
@@ -48,6 +50,7 @@ def expose(attenuation: Array, exposure: Exposure, rng: np.random.Generator) -> 
     density = np.log(np.float32(QUANTA * exposure.dose / size**2) / np.maximum(counts, 1))
     steep = (density - np.float32(exposure.middle)) * np.float32(1 / exposure.latitude)
     gray = np.float32(1.05) / (1 + np.exp(-steep)) - np.float32(0.03)
+    gray = np.maximum(gray, 0) * np.float32(1 - exposure.fog) + np.float32(exposure.fog)
     return np.clip(gray * MAXIMUM + np.float32(0.5), 0, MAXIMUM).astype(np.uint16)
 
 

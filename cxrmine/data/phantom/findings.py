@@ -129,7 +129,7 @@ def enlarged(person: Person, rng: np.random.Generator) -> Person:
     return replace(
         person,
         ctr=float(np.clip(rng.normal(0.59, 0.032), 0.53, 0.65)),
-        heart_height=float(np.clip(rng.normal(0.375, 0.04), 0.3, 0.46)),
+        heart_height=float(np.clip(rng.normal(0.36, 0.036), 0.3, 0.43)),
     )
 
 
@@ -175,19 +175,15 @@ def plate(spot: Spot, person: Person, side: str, rng: np.random.Generator) -> Po
 def meniscus(spot: Spot, person: Person, side: str, rng: np.random.Generator) -> Points:
     """All that lies under a fluid level which climbs along the chest wall; the lung's own edge closes it below."""
     angle_xy = chest(person, side, ((1.0, 1.19),))[0]
-    top = angle_xy[1] - spot.height
+    top = angle_xy[1] - 1.28 * spot.height - 0.015
     wall = angle_xy[0] + SIGN[side] * 0.05
-    inner = angle_xy[0] - SIGN[side] * (1.1 * spot.width + 0.02)
-    low = chest(person, side, ((0.55, 0.99),))[0][1]
-    # a large one ends level with its top at the mediastinum, a small one runs out on the diaphragm
-    shoulder = max(low - 0.35 * spot.height, top + 0.45 * spot.height) if spot.height > 0.2 else low + 0.02
-    reach = wall - inner
-    curve = open_curve([
-        (wall, top - 0.002), (angle_xy[0] - 0.1 * reach, top + 0.04 * spot.height),
-        (angle_xy[0] - 0.3 * reach, top + 0.6 * (shoulder - top)),
-        (angle_xy[0] - 0.62 * reach, top + 0.92 * (shoulder - top)), (inner, shoulder),
-    ])  # fmt: skip
-    return np.concatenate([curve, [(inner, 0.99), (wall, 0.99)]])
+    inner = angle_xy[0] - SIGN[side] * (1.25 * spot.width + 0.05)
+    low = max(chest(person, side, ((0.55, 0.99),))[0][1], top)
+    # concave: it falls fast along the wall, flattens, and ends on the diaphragm
+    along = np.linspace(0, 1, 24)
+    x = wall + (inner - wall) * along
+    y = top + (low + 0.05 - top) * np.clip((along - 0.12) / 0.88, 0, 1) ** 0.62
+    return np.concatenate([np.stack([x, y], 1), [(wall, low + 0.2)]])
 
 
 def free_air(spot: Spot, person: Person, side: str, rng: np.random.Generator) -> Points:

@@ -60,13 +60,14 @@ def as_bytes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 def ball(lesion: Lesion, mask: NDArray[np.bool_], half: float, person: Person, rng: np.random.Generator) -> Array:
     grain = 1 + np.float32(0.08) * texture(rng, len(mask), 90)
-    return blur(rounded(as_bytes(mask), half), 0.0015 + 0.03 * half) * grain
+    solid = rounded(as_bytes(mask), half) ** np.float32(0.7)  # fuller than a ball: a mass has an edge
+    return blur(solid, 0.0015 + 0.03 * half) * grain
 
 
 def patches(lesion: Lesion, mask: NDArray[np.bool_], half: float, person: Person, rng: np.random.Generator) -> Array:
     """Ill-defined: soft edges and islands of unequal density."""
     size = len(mask)
-    soft = blur(rounded(as_bytes(mask), 0.9 * half), 0.12 * half) * mask
+    soft = blur(rounded(as_bytes(mask), 0.8 * half) ** 2, 0.03 * half) * mask
     islands = 0.62 + 0.42 * texture(rng, size, 24) + 0.28 * texture(rng, size, 64)
     return soft * np.clip(islands, 0.12, 1.5)
 
@@ -76,10 +77,10 @@ def consolidation(
 ) -> Array:
     """Confluent towards its middle, with the bronchi still open in it as dark branching lines."""
     size = len(mask)
-    core = blur(rounded(as_bytes(mask), 1.1 * half), 0.1 * half) * mask
+    core = blur(rounded(as_bytes(mask), 0.8 * half) ** 2, 0.03 * half) * mask
     uneven = np.clip(0.85 + 0.28 * texture(rng, size, 20) + 0.16 * texture(rng, size, 64), 0.2, 1.4)
-    bronchi = blur(unit(stroke(size, bronchograms(lesion, person, rng), 0.0055)), 0.0016)
-    return core * uneven * (1 - np.float32(0.65) * bronchi)
+    bronchi = blur(unit(stroke(size, bronchograms(lesion, person, rng), 0.0045)), 0.0018)
+    return core * uneven * (1 - np.float32(0.45) * bronchi)
 
 
 def bronchograms(lesion: Lesion, person: Person, rng: np.random.Generator) -> list[Points]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cxrmine.data.phantom.anatomy import LEFT, RIGHT, SIGN, Person, at, chest, place
-from cxrmine.data.phantom.canvas import Array, Points, blur, fill, open_curve, stroke, texture, tube, unit
+from cxrmine.data.phantom.canvas import Array, Points, blur, enlarged, fill, open_curve, stroke, texture, tube, unit
 
 LEVELS = 4
 # per trunk: the angle it leaves the hilum at (0 outwards, 90 down) and how far it runs, in chest half-widths
@@ -31,20 +31,20 @@ def vessels(person: Person, size: int, rng: np.random.Generator) -> Array:
 
 def roots(person: Person, size: int, rng: np.random.Generator) -> Array:
     """The hila: pulmonary arteries and veins seen together, some of them end-on."""
-    canvas, spots = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
+    canvas, spots = np.zeros((size // 2, size // 2), np.uint8), np.zeros((size, size), np.uint8)
     for side in (RIGHT, LEFT):
         x, y = hilum(person, side)
         s = SIGN[side]
         down = open_curve(at(person, (x - s * 0.02, y - 0.04), (x + s * 0.022, y - 0.01), (x + s * 0.032, y + 0.04),
                              (x + s * 0.03, y + 0.11)))  # fmt: skip
         up = open_curve(at(person, (x, y), (x + s * 0.018, y - 0.04), (x + s * 0.022, y - 0.1)))
-        fill(size, tube(down, np.linspace(0.03, 0.012, len(down))), value=150, canvas=canvas)
-        fill(size, tube(up, np.linspace(0.024, 0.009, len(up))), value=120, canvas=canvas)
+        fill(size // 2, tube(down, np.linspace(0.03, 0.012, len(down))), value=150, canvas=canvas)
+        fill(size // 2, tube(up, np.linspace(0.024, 0.009, len(up))), value=120, canvas=canvas)
         ends = rng.normal(0, 1, (7, 2)) * [0.022, 0.05] + [x + s * 0.035, y + 0.01]
         radii = rng.uniform(0.0035, 0.0075, 7)
         for end, radius in zip(place(person, ends), radii, strict=True):
             stroke(size, [np.stack([end, end + 1e-4])], 2 * radius, 170, spots)
-    return blur(unit(canvas), 0.006) * np.float32(3.8) + blur(unit(spots), 0.0016) * np.float32(0.8)
+    return enlarged(blur(unit(canvas), 0.006), size) * np.float32(3.8) + blur(unit(spots), 0.0016) * np.float32(0.8)
 
 
 def tree(person: Person, side: str, rng: np.random.Generator) -> list[Points]:
@@ -76,7 +76,7 @@ def tree(person: Person, side: str, rng: np.random.Generator) -> list[Points]:
 
 def grain(size: int, rng: np.random.Generator) -> Array:
     """Small vessels and septa too many to draw, as a relative change of the lung's density."""
-    return 0.4 * texture(rng, size, 40) + 0.7 * texture(rng, size, 110) + 0.5 * texture(rng, size, 220)
+    return 0.4 * texture(rng, size, 40) + 0.55 * texture(rng, size, 110) + 0.55 * texture(rng, size, 220)
 
 
 def fissure(person: Person, size: int) -> Array:

@@ -116,7 +116,7 @@ def shoulders(person: Person, size: int) -> Array:
     for s, shaft in zip((-1, 1), shafts, strict=True):
         collar = open_curve(at(person, *((s * x * k, top + y) for x, y in (
             (0.045, 0.125), (0.1, 0.1), (0.18, 0.07), (0.27, 0.03), (0.35, 0.012), (0.42, 0.02)))))  # fmt: skip
-        thick = np.interp(np.linspace(0, 1, len(collar)), [0, 0.05, 0.14, 0.5, 1], [0.01, 0.03, 0.027, 0.02, 0.026])
+        thick = np.interp(np.linspace(0, 1, len(collar)), [0, 0.05, 0.14, 0.5, 1], [0.012, 0.026, 0.025, 0.02, 0.026])
         bars = [tube(collar, thick)]
         blade = closed_curve(at(person, *((s * x * k, top + y) for x, y in (
             (0.29, 0.06), (0.4, 0.085), (0.425, 0.11), (0.415, 0.15), (0.4, 0.2), (0.375, 0.32), (0.355, 0.385),

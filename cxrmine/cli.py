@@ -44,12 +44,18 @@ def guarded(command: Command) -> Command:
             sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  (the reader of our pipe has left)
             raise typer.Exit(1) from None
         except OSError as fault:
-            if debug or fault.errno is None:
+            if debug:
                 raise
+            why = os.strerror(fault.errno) if fault.errno else str(fault).splitlines()[0]
             place = f" ({fault.filename})" if fault.filename else ""
-            _fail(f"{os.strerror(fault.errno)}{place}.", "Nothing half-written was left; run it again when mended.", 1)
+            _fail(f"{why}{place}.", "Nothing half-written was left; run it again when that is mended.", 1)
         except MemoryError:
             _fail("Out of memory.", "Try a smaller --batch-size or fewer --workers.", 1)
+        except Exception as fault:  # a fault of ours: named as such, its traceback on demand
+            if debug or isinstance(fault, typer.Exit):
+                raise
+            name = type(fault).__name__
+            _fail(f"This is a fault of cxrmine, not yours: {name}: {fault}", "Please report what --debug shows.", 1)
 
     return wrapper  # type: ignore[return-value]
 
@@ -97,7 +103,11 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the dataset and the training.")] = 0,
     workers: Workers = None,
 ) -> None:
-    """From nothing to scored boxes: makes films, trains, mines, scores, and draws a contact sheet."""
+    """Go from nothing to scored boxes in a new folder.
+
+    Makes films, trains on their labels, mines boxes, scores them and draws a contact sheet. Minutes on a laptop. Run
+    again on the same folder, it goes on where it stopped.
+    """
     from cxrmine.stages import demo as stage
 
     result = stage.run(stage.Demo(directory, seed, workers=workers))
@@ -117,7 +127,10 @@ def phantom(
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="cores")] = None,
 ) -> None:
-    """Write a dataset of made-up chest films in ChestX-ray14's layout, with the truth of every lesion."""
+    """Write a dataset of made-up chest films.
+
+    In ChestX-ray14's layout, with the truth of every lesion, reports, severities and organ masks beside it.
+    """
     from cxrmine.stages import phantom as stage
 
     if format not in ("png", "dicom"):
@@ -249,7 +262,10 @@ def score(
     csv_out: Annotated[Path | None, typer.Option("--csv", help="Write every figure as CSV.")] = None,
     per_finding: Annotated[bool, typer.Option("--findings", help="Show each finding too.")] = False,
 ) -> None:
-    """Score boxes against truth, beside a mean box, a typical box and a random map."""
+    """Score boxes against truth.
+
+    Beside them stand a mean box, a typical box and a random map: what would have been scored without looking.
+    """
     sources = predictions or [Path(setting("boxes", None, "boxes.parquet"))]
     against = Path(setting("truth", truth, setting("data", None, "")))
     from cxrmine.stages import score as stage

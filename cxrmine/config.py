@@ -88,7 +88,7 @@ class Train(Section):
 class Mine(Section):
     rounds: int = Field(1, ge=1, le=20, description="Rounds of erasure; 1: the plain map.")
     top: int = Field(3, ge=1, description="Most boxes a pair.")
-    way: str = Field("peak", description="How boxes are cut from a map; see docs/methods.md.")
+    way: str = Field("components", description="How boxes are cut from a map: see docs/methods.md.")
     cuts: tuple[float, ...] = Field((), description="Intensities to cut at, 0 to 1; empty: the way's own.")
     align: Literal["centres", "resize"] = Field("centres", description="Where a map's cells lie on the film.")
 

@@ -80,7 +80,11 @@ def test_rows_are_the_controls_and_then_the_predictions(tmp_path, drawn):
 def test_what_is_not_judged_is_said(tmp_path, drawn):
     result = score.run(score.Score((mine(tmp_path / "b.parquet", IMAGES[:12]),), drawn, splits=("test",)))
     counts = result.document["counts"]
-    assert (counts["unjudged"], counts["judged_pairs_without_box"], counts["truth_boxes_on_images_not_mined"]) == (12, 1, 3)
+    assert (counts["unjudged"], counts["judged_pairs_without_box"], counts["truth_boxes_on_images_not_mined"]) == (
+        12,
+        1,
+        3,
+    )
     assert counts["findings_without_truth"] == ["Hernia"]
     text = "\n".join(result.notes)
     assert "12 boxes of pairs without truth are unjudged" in text

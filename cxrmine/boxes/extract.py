@@ -43,7 +43,7 @@ def peak(final: Map, cuts: Sequence[float] = (0.35, 0.5, 0.65), min_area: float 
     return [c for c in _around(final, (x, y), cuts) if _covers(c.box, final.shape, min_area)]
 
 
-def components(final: Map, cuts: Sequence[float] = (0.5,), min_area: float = 0.0005) -> list[Candidate]:
+def components(final: Map, cuts: Sequence[float] = (0.3,), min_area: float = 0.0005) -> list[Candidate]:
     """Every component of every cut whose box covers at least `min_area` of the image; each a lesion of its own."""
     found: list[Candidate] = []
     for cut in cuts:

@@ -34,9 +34,9 @@ LUNG = (
 )  # fmt: skip
 WALL = (*LUNG[4:13], (1.02, 1.3), (1.04, 1.45), (1.04, 1.7))  # inside of the ribs, from the apex down
 HEART = (
-    (-0.16, 0.0), (0.1, -0.01), (0.21, 0.07), (0.32, 0.19), (0.43, 0.33), (0.545, 0.49), (0.632, 0.66), (0.665, 0.8),
-    (0.65, 0.91), (0.53, 0.985), (0.25, 1.0), (0.0, 0.99), (-0.2, 0.97), (-0.29, 0.87), (-0.328, 0.72),
-    (-0.335, 0.56), (-0.325, 0.41), (-0.295, 0.27), (-0.235, 0.12),
+    (-0.12, 0.0), (0.1, -0.01), (0.2, 0.06), (0.29, 0.14), (0.41, 0.245), (0.53, 0.39), (0.62, 0.56), (0.662, 0.73),
+    (0.652, 0.87), (0.56, 0.965), (0.25, 1.0), (0.0, 0.99), (-0.14, 0.96), (-0.245, 0.87), (-0.312, 0.74),
+    (-0.335, 0.58), (-0.318, 0.42), (-0.27, 0.28), (-0.19, 0.13),
 )  # fmt: skip
 
 
@@ -62,6 +62,7 @@ class Person:
     rib_drop: float  # how far a rib falls from back to front
     knob: float  # radius of the aortic knob
     build: int  # seed of the lungs' own shape
+    arms: float = 1.0  # how far the elbows are held out, relative to what is common
     raised: tuple[tuple[str, float], ...] = ()  # hemidiaphragms drawn up by volume loss
 
 
@@ -155,7 +156,7 @@ def trunk_outline(person: Person) -> Points:
 def arm_curves(person: Person) -> list[Points]:
     """The axes of the upper arms, from the shoulder joint down and out."""
     top = person.apex + person.shoulder
-    reach = (0.09, 0.16) if person.view == "PA" else (0.2, 0.34)
+    reach = np.array((0.09, 0.16) if person.view == "PA" else (0.2, 0.34)) * person.arms
     return [
         open_curve(at(person, *((s * x, y) for x, y in ((0.44, top + 0.1), (0.44 + reach[0], top + 0.35),
                                                         (0.44 + reach[1], top + 0.62)))))
@@ -165,14 +166,18 @@ def arm_curves(person: Person) -> list[Points]:
 
 def body_thickness(person: Person, size: int) -> Array:
     """Centimetres of soft tissue along each ray if there were no air in the chest."""
-    _, y = grid(size)
+    x, y = grid(size)
     top = person.apex + person.shoulder
     levels = [0.0, top - 0.04, top + 0.12, person.apex + 0.3, person.dome, person.dome + 0.12]
     depths = np.array([0.62, 0.68, 0.72, 0.85, 0.93, 1.03]) * person.depth
     depth = np.interp(y[:, 0], levels, depths).astype(np.float32)[:, None]
-    trunk = np.sqrt(rounded(fill(size, trunk_outline(person)), 0.18))
+    trunk = np.sqrt(rounded(fill(size, trunk_outline(person)), 0.2))
+    trunk *= np.float32(0.35) + np.float32(0.65) * np.sqrt(trunk)  # the flanks curve away
+    # the liver is denser than the stomach and bowel opposite it
+    belly = np.clip((y - np.float32(person.dome)) * 6, 0, 1) * np.tanh((np.float32(person.midline) - x) * 9)
+    depth = depth + belly * np.float32(0.03 * person.depth)
     arms = np.sqrt(rounded(stroke(size, arm_curves(person), 0.15), 0.07)) * np.float32(0.6 * person.depth)
-    thickness = blur(np.maximum(trunk * depth, arms), 0.006)
+    thickness = blur(np.maximum(trunk * depth, arms), 0.004) + folds(person, size)
     if person.breast:
         thickness += breasts(person, size)
     return thickness
@@ -180,13 +185,31 @@ def body_thickness(person: Person, size: int) -> Array:
 
 def breasts(person: Person, size: int) -> Array:
     """Thicker towards the fold below, where they end sharply."""
-    _, y = grid(size)
+    x, y = grid(size)
     fall = 0.6 + 0.003 * person.age
     middle = person.apex + fall * (person.dome - person.apex)
-    shapes = [ellipse((x, middle), (0.165, 0.17), a) for x, a in ((-0.25, -14), (0.25, 14))]
+    shapes = [ellipse((aside, middle), (0.165, 0.17), a) for aside, a in ((-0.275, -14), (0.275, 14))]
     canvas = fill(size, *(place(person, s) for s in shapes))
-    ramp = np.clip((y - (middle - 0.17)) / 0.3, 0, 1) ** 1.3
-    return blur(rounded(canvas, 0.13), 0.006) * ramp * np.float32(person.breast)
+    ramp = np.clip((y - (middle - 0.17)) / 0.32, 0, 1) ** 1.6
+    # towards the breastbone they flatten out, so that no edge crosses the heart
+    lateral = np.clip((np.abs(x - np.float32(person.midline)) - np.float32(0.1)) * np.float32(7), 0, 1)
+    return blur(rounded(canvas, 0.09), 0.003) * ramp * lateral * np.float32(1.3 * person.breast)
+
+
+def folds(person: Person, size: int) -> Array:
+    """The muscles before and behind the armpit, whose edges run from the arm down to the chest wall."""
+    top, k, side = person.apex + person.shoulder, person.half / 0.385, person.half + 0.5 * person.girth
+    canvas = np.zeros((size, size), np.uint8)
+    for s in (-1, 1):
+        front = ((0.22 * k, top + 0.09), (0.42 * k, top + 0.12), (0.47 * k, top + 0.17), (0.4 * k, top + 0.25),
+                 (side - 0.06, top + 0.33), (0.27 * k, top + 0.3), (0.19 * k, top + 0.2))  # fmt: skip
+        back = ((0.33 * k, top + 0.2), (0.45 * k, top + 0.2), (0.44 * k, top + 0.31), (side, top + 0.46),
+                (side - 0.03, top + 0.62), (side - 0.07, top + 0.45))  # fmt: skip
+        fill(size, closed_curve(at(person, *((s * x, y) for x, y in back))), value=150, canvas=canvas)
+        fill(size, closed_curve(at(person, *((s * x, y) for x, y in front))), value=230, canvas=canvas)
+    # above, they thin out under the collar bone
+    fading = np.clip((grid(size)[1] - np.float32(top + 0.08)) * np.float32(7), 0, 1)
+    return blur(unit(canvas), 0.004) * fading * np.float32(0.08 * person.depth)
 
 
 def lung_masks(person: Person, size: int) -> dict[str, Bytes]:
@@ -210,28 +233,29 @@ def lung_air(person: Person, size: int, lungs: dict[str, Bytes]) -> tuple[Array,
 
 
 def heart_thickness(person: Person, size: int, heart: Bytes) -> Array:
-    return blur(rounded(heart, 0.11), 0.003) * np.float32(0.62 * person.depth)
+    return blur(rounded(heart, 0.075), 0.0025) * np.float32(0.62 * person.depth)
 
 
 def mediastinum(person: Person, size: int) -> tuple[Array, Array]:
     """Centimetres of great vessels that displace lung, and of air in the windpipe that displaces tissue."""
     top, carina = person.apex, person.apex + 0.36 * (person.dome - person.apex)
     k = person.half / 0.385
-    column = at(person, (-0.06 * k, top - 0.1), (0.06 * k, top - 0.1), (0.055 * k, carina - 0.07),
-                (0.078 * k, carina + 0.07), (0.085 * k, carina + 0.13), (0.05 * k, carina + 0.22),
-                (0.035 * k, person.dome + 0.1), (-0.035 * k, person.dome + 0.1), (-0.05 * k, carina + 0.25),
-                (-0.09 * k, carina + 0.17), (-0.09 * k, carina + 0.09), (-0.08 * k, carina),
-                (-0.064 * k, carina - 0.09))  # fmt: skip
+    # on the right the vena cava's straight border, then the ascending aorta; on the left the pulmonary artery's
+    # segment; both run into the heart's borders
+    wide, heart = 2 * person.half * person.ctr, person.dome + person.left_drop + 0.055 - person.heart_height
+    middle = 0.5 * (carina + heart + 0.1)
+    column = at(person, (-0.062 * k, top - 0.1), (0.06 * k, top - 0.1), (0.05 * k, top + 0.06),
+                (0.056 * k, carina - 0.07), (0.062 * k, carina), (0.082 * k, min(middle, heart + 0.06)),
+                (0.36 * wide, heart + 0.25 * person.heart_height), (0.2 * wide, person.dome), (0.0, person.dome + 0.1),
+                (-0.05 * k, person.dome + 0.04), (-0.23 * wide, heart + 0.34 * person.heart_height),
+                (-0.07 * k, max(middle, carina + 0.03)), (-0.066 * k, carina - 0.04),
+                (-0.058 * k, top + 0.07))  # fmt: skip
     r = person.knob
-    knob = place(person, ellipse((0.05 * k + 0.35 * r, carina - 0.045), (r, 1.15 * r)))
+    knob = place(person, ellipse((0.044 * k + 0.3 * r, carina - 0.045), (0.022 * k + 0.25 * r, 0.026 + 0.5 * r), -14))
     aorta = open_curve(at(person, (0.045, carina - 0.05), (0.05, carina + 0.1), (0.035, person.dome),
                           (0.02, person.dome + 0.08)))  # fmt: skip
-    pulmonary = place(person, ellipse((0.075 * k, carina + 0.035), (0.03, 0.045), -25))
-    tissue = (
-        blur(unit(fill(size, closed_curve(column))), 0.006) * np.float32(0.8 * person.depth)
-        + rounded(fill(size, knob, pulmonary), 0.03) * np.float32(5)
-        + rounded(stroke(size, [aorta], 0.042), 0.02) * np.float32(3)
-    )
+    great = rounded(fill(size, closed_curve(column), knob), 0.03)
+    tissue = blur(great, 0.0025) * np.float32(0.72 * person.depth) + unit(stroke(size, [aorta], 0.042)) * np.float32(1)
     windpipe = stroke(size, [open_curve(at(person, (0, -0.05), (0, top), (-0.007, carina - 0.01)))], 0.029)
     right = open_curve(at(person, (-0.007, carina - 0.012), (-0.03, carina + 0.02), (-0.06, carina + 0.05)))
     left = open_curve(at(person, (-0.004, carina - 0.01), (0.03, carina + 0.015), (0.075, carina + 0.035)))

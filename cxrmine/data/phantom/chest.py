@@ -46,17 +46,19 @@ def build(person: Person, size: int, rng: np.random.Generator, change: Change | 
         # no vessels in free air; those within airless tissue do not stand out from it
         blood = blood * (1 - change.free_air) * (1 - np.minimum(change.tissue * np.float32(0.12), np.float32(0.7)))
         grain = grain * (1 - change.free_air)
-        air = air * (1 + np.float32(0.16) * change.free_air)
+        air = air * (1 + np.float32(0.2) * change.free_air)
     air -= anatomy.heart_thickness(person, size, heart) + vessels_tissue
+    shade = blur(unit(heart), 0.01)
     air = np.maximum(air, behind)
-    air *= 1 - np.float32(0.042) * grain * lung
+    air *= 1 - np.float32(0.018) * grain * lung
     air -= blood * lung * np.minimum(air * np.float32(0.25), 1)  # where the heart leaves no air no vessel shows
     if change is not None:
         air -= change.tissue
     # half the pixels are enough for what has no sharp edge
     body = anatomy.body_thickness(person, size // 2) * (1 + np.float32(0.012) * texture(body_rng, size // 2, 9))
     tissue = enlarged(body - bowel_gas(person, size // 2, body_rng), size) - np.maximum(air, 0) - windpipe
-    bone = skeleton.bones(person, size, bone_rng)
+    # what the heart scatters drowns the bones behind it
+    bone = skeleton.bones(person, size, bone_rng) * (1 - np.float32(0.72) * shade)
     if change is not None:
         tissue += change.line
     np.maximum(tissue, 0, out=tissue)

@@ -123,6 +123,7 @@ def posed(person: Person, present: list[str], rng: np.random.Generator) -> Perso
         dome=min(apex + span, 0.735),
         lean=float(rng.normal(0, 1.6 if bed else 0.9)),
         half=person.half * float(rng.normal(1.03 if bed else 1.0, 0.012)),
+        arms=float(rng.spawn(1)[0].uniform(0.35, 1.6)),
     )
 
 

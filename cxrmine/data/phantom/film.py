@@ -26,8 +26,8 @@ class Exposure:
 def new_exposure(rng: np.random.Generator, portable: bool, depth: float) -> Exposure:
     """Exposed for the thickness of the body. A portable film has no grid: more scatter, less contrast, more noise."""
     return Exposure(
-        middle=depth * float(rng.normal(0.106 if portable else 0.113, 0.009)),
-        latitude=float(np.clip(rng.normal(0.78 if portable else 0.7, 0.09), 0.54, 1.1)),
+        middle=depth * float(rng.normal(0.102 if portable else 0.108, 0.008)),
+        latitude=float(np.clip(rng.normal(0.8 if portable else 0.74, 0.09), 0.54, 1.1)),
         scatter=float(rng.uniform(0.8, 1.4) if portable else rng.uniform(0.45, 0.8)),
         sharpness=float(rng.uniform(0.0008, 0.0013) if portable else rng.uniform(0.0005, 0.0009)),
         dose=float(rng.uniform(0.4, 0.9) if portable else rng.uniform(0.7, 1.6)),
@@ -49,7 +49,7 @@ def expose(attenuation: Array, exposure: Exposure, rng: np.random.Generator) -> 
     counts += np.sqrt(counts) * rng.standard_normal((size, size), dtype=np.float32)
     density = np.log(np.float32(QUANTA * exposure.dose / size**2) / np.maximum(counts, 1))
     steep = (density - np.float32(exposure.middle)) * np.float32(1 / exposure.latitude)
-    gray = np.float32(1.05) / (1 + np.exp(-steep)) - np.float32(0.03)
+    gray = np.float32(1.0) / (1 + np.exp(-steep)) - np.float32(0.03)
     gray = np.maximum(gray, 0) * np.float32(1 - exposure.fog) + np.float32(exposure.fog)
     return np.clip(gray * MAXIMUM + np.float32(0.5), 0, MAXIMUM).astype(np.uint16)
 

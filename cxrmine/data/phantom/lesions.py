@@ -26,8 +26,8 @@ from cxrmine.data.phantom.markings import hilum
 
 # centimetres of tissue at the thickest place, by severity
 THICKNESS = {
-    "Atelectasis": (1.9, 2.9, 4.0), "Effusion": (4.5, 7.5, 11.0), "Infiltration": (1.8, 2.8, 4.0),
-    "Mass": (2.6, 4.0, 5.8), "Nodule": (2.0, 3.1, 4.2), "Pneumonia": (2.4, 3.8, 5.4),
+    "Atelectasis": (3.2, 4.9, 6.6), "Effusion": (5.8, 9.6, 13.5), "Infiltration": (2.2, 3.4, 4.8),
+    "Mass": (3.8, 5.6, 7.8), "Nodule": (2.8, 4.2, 5.6), "Pneumonia": (2.9, 4.5, 6.4),
 }  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def pleural_line(lesion: Lesion, person: Person, size: int) -> Array:
     inner = lesion.outline[len(lesion.outline) // 2 :]
     inside = blur(unit(fill(size, lesion.outline)), 0.002)
     edge = blur(unit(stroke(size, [inner], 0.0028)), 0.0006)
-    return edge * np.minimum(inside * 2, 1) * np.float32(0.45 + 0.15 * lesion.severity)
+    return edge * np.minimum(inside * 2, 1) * np.float32(0.6 + 0.15 * lesion.severity)
 
 
 SHAPES = {

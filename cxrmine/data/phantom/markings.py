@@ -3,7 +3,19 @@
 import numpy as np
 
 from cxrmine.data.phantom.anatomy import LEFT, RIGHT, SIGN, Person, at, chest, place
-from cxrmine.data.phantom.canvas import Array, Points, blur, enlarged, fill, open_curve, stroke, texture, tube, unit
+from cxrmine.data.phantom.canvas import (
+    Array,
+    Points,
+    blur,
+    ellipse,
+    enlarged,
+    fill,
+    open_curve,
+    stroke,
+    texture,
+    tube,
+    unit,
+)
 
 LEVELS = 4
 # per trunk: the angle it leaves the hilum at (0 outwards, 90 down) and how far it runs, in chest half-widths
@@ -14,7 +26,7 @@ TRUNKS = ((-82, 0.8), (-62, 0.78), (-42, 0.72), (-22, 0.62), (0, 0.62), (22, 0.6
 def hilum(person: Person, side: str) -> tuple[float, float]:
     """Where the vessels of a lung come from, upright; the left one stands higher."""
     height = 0.44 if side == RIGHT else 0.40
-    return SIGN[side] * 0.088 * person.half / 0.385, person.apex + height * (person.dome - person.apex)
+    return SIGN[side] * 0.078 * person.half / 0.385, person.apex + height * (person.dome - person.apex)
 
 
 def vessels(person: Person, size: int, rng: np.random.Generator) -> Array:
@@ -23,10 +35,11 @@ def vessels(person: Person, size: int, rng: np.random.Generator) -> Array:
     for side in (RIGHT, LEFT):
         by_level = tree(person, side, rng)
         for level in range(LEVELS - 1, -1, -1):
-            width = 0.0115 * 0.66**level
-            stroke(size, by_level[level], width, 255 * 0.66**level, canvas)
-    fine = blur(unit(canvas), 0.0007)
-    return fine * np.float32(1.7) + roots(person, size, rng)
+            # thinner in its outer half: a vessel tapers all along
+            for half, taper in ((slice(2, None), 0.8), (slice(0, 4), 1.0)):
+                caliber = taper * 0.64**level
+                stroke(size, by_level[level][:, half], 0.0112 * caliber, 255 * caliber**0.8, canvas)
+    return blur(unit(canvas), 0.0007) * np.float32(2.7) + roots(person, size, rng)
 
 
 def roots(person: Person, size: int, rng: np.random.Generator) -> Array:
@@ -35,16 +48,19 @@ def roots(person: Person, size: int, rng: np.random.Generator) -> Array:
     for side in (RIGHT, LEFT):
         x, y = hilum(person, side)
         s = SIGN[side]
-        down = open_curve(at(person, (x - s * 0.02, y - 0.04), (x + s * 0.022, y - 0.01), (x + s * 0.032, y + 0.04),
-                             (x + s * 0.03, y + 0.11)))  # fmt: skip
+        low = 0.15 if side == RIGHT else 0.1  # the left lower artery soon runs behind the heart
+        down = open_curve(at(person, (x - s * 0.02, y - 0.04), (x + s * 0.03, y - 0.015), (x + s * 0.046, y + 0.04),
+                             (x + s * 0.056, y + 0.6 * low), (x + s * 0.07, y + low)))  # fmt: skip
         up = open_curve(at(person, (x, y), (x + s * 0.018, y - 0.04), (x + s * 0.022, y - 0.1)))
-        fill(size // 2, tube(down, np.linspace(0.03, 0.012, len(down))), value=150, canvas=canvas)
-        fill(size // 2, tube(up, np.linspace(0.024, 0.009, len(up))), value=120, canvas=canvas)
+        arteries = tube(down, np.linspace(0.036, 0.006, len(down))), tube(up, np.linspace(0.028, 0.006, len(up)))
+        root = ellipse((x + s * 0.012, y - 0.005), (0.026, 0.048), s * 12)
+        fill(size // 2, place(person, root), value=90, canvas=canvas)
+        fill(size // 2, *arteries, canvas=canvas, value=160)
         ends = rng.normal(0, 1, (7, 2)) * [0.022, 0.05] + [x + s * 0.035, y + 0.01]
         radii = rng.uniform(0.0035, 0.0075, 7)
         for end, radius in zip(place(person, ends), radii, strict=True):
             stroke(size, [np.stack([end, end + 1e-4])], 2 * radius, 170, spots)
-    return enlarged(blur(unit(canvas), 0.006), size) * np.float32(3.8) + blur(unit(spots), 0.0016) * np.float32(0.8)
+    return enlarged(blur(unit(canvas), 0.004), size) * np.float32(4.2) + blur(unit(spots), 0.0016) * np.float32(1.3)
 
 
 def tree(person: Person, side: str, rng: np.random.Generator) -> list[Points]:
@@ -54,7 +70,9 @@ def tree(person: Person, side: str, rng: np.random.Generator) -> list[Points]:
     angles = np.deg2rad([a for a, _ in TRUNKS]) + rng.normal(0, 0.08, len(TRUNKS))
     reach = np.array([r for _, r in TRUNKS]) * scale * rng.uniform(0.85, 1.1, len(TRUNKS))
     start = np.array([x, y]) + rng.normal(0, 0.006, (len(TRUNKS), 2))
-    start[:, 1] += 0.03 * np.sin(angles)
+    # the level ones begin behind the mediastinum's edge, all of them within the root
+    start += np.stack([s * (0.012 - 0.03 * np.cos(angles)), 0.012 * np.sin(angles)], 1)
+    reach += 0.02
     levels: list[Points] = []
     share = np.array([0.22, 0.24, 0.24, 0.22])
     for level in range(LEVELS):
@@ -76,7 +94,7 @@ def tree(person: Person, side: str, rng: np.random.Generator) -> list[Points]:
 
 def grain(size: int, rng: np.random.Generator) -> Array:
     """Small vessels and septa too many to draw, as a relative change of the lung's density."""
-    return 0.4 * texture(rng, size, 40) + 0.55 * texture(rng, size, 110) + 0.55 * texture(rng, size, 220)
+    return 0.5 * texture(rng, size, 50) + 0.7 * texture(rng, size, 160)
 
 
 def fissure(person: Person, size: int) -> Array:

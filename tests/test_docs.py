@@ -1,0 +1,33 @@
+"""Documents that could drift are compared with the program."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("name", ["commands", "recipes"])
+def test_generated_pages_are_what_the_program_says(name: str) -> None:
+    build = runpy.run_path(str(ROOT / "docs" / "build.py"))
+    assert (ROOT / "docs" / f"{name}.md").read_text() == build[name](), "run python docs/build.py"
+
+
+def test_every_command_in_the_documents_exists() -> None:
+    from typer.main import get_command
+
+    from cxrmine.cli import app
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for line in re.findall(rf"cxrmine ((?:{'|'.join(commands)})\b[^`\n|]*)", page.read_text()):
+            options = {flag for p in commands[line.split()[0]].params for flag in p.opts} | {"--help"}
+            assert set(re.findall(r"(?<!\S)--[a-z-]+", line)) <= options, f"{page.name}: cxrmine {line}"
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name} → {target}"

@@ -218,3 +218,13 @@ def test_centres_is_linear_interpolation(rows, columns, stride):
     across = [np.interp(np.arange(columns * stride), np.arange(columns) * stride, row) for row in cells]
     down = [np.interp(np.arange(rows * stride), np.arange(rows) * stride, column) for column in np.transpose(across)]
     assert np.allclose(final, np.transpose(down), atol=1e-6)
+
+
+def test_a_lesion_with_a_high_peak_ranks_before_a_speck_with_a_higher_mean():
+    final = np.zeros((9, 9), np.float32)
+    final[1:5, 1:5] = 0.35
+    final[2, 2] = 1.0
+    final[7, 7] = 0.6
+    cut = extract(final, "components", min_area=0)
+    assert cut.boxes.tolist() == [[1, 1, 5, 5], [7, 7, 8, 8]]
+    np.testing.assert_allclose(cut.scores, [(15 * 0.35 + 1) / 16, 0.6], rtol=1e-6)

@@ -17,10 +17,12 @@ def accelerator(device: str) -> Accelerator:
     """`auto` takes a GPU where there is one: bf16 there, float32 on the CPU."""
     if device not in DEVICES and not device.startswith("cuda:"):
         raise UsageError(f"--device {device} is not known.", f"It is one of {', '.join(DEVICES)}.")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"--device {device}: no CUDA device is to be seen.", "Say --device cpu, or leave it out.")
     if device.startswith("cuda:"):
-        os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")
+        os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")  # before CUDA is first asked for
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {device}: no such CUDA device is to be seen.", "Say --device cpu, or leave it out.")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps: there is no Apple GPU here.", "Say --device cpu, or leave it out.")
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     on_cpu = device == "cpu" or (device == "auto" and not has_gpu)
     if on_cpu:

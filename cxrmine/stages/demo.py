@@ -20,7 +20,7 @@ from cxrmine.files import write_json, write_text
 from cxrmine.report.overlay import Case, contact_sheet, save_png
 from cxrmine.stages import mine, phantom, score, train
 
-IMAGES, SIZE = 2400, 256  # the budget is a number of images, so that a slow machine gets the same result
+IMAGES, SIZE = 3600, 256  # the budget is a number of images, so that a slow machine gets the same result
 CASES = 12
 ROUNDS = 3
 NAMES = {"cam": "CAM", f"cam/{ROUNDS}": "CAM with erasure"}

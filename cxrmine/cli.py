@@ -46,9 +46,9 @@ def guarded(command: Command) -> Command:
         except OSError as fault:
             if debug:
                 raise
-            why = os.strerror(fault.errno) if fault.errno else str(fault).splitlines()[0]
-            place = f" ({fault.filename})" if fault.filename else ""
-            _fail(f"{why}{place}.", "Nothing half-written was left; run it again when that is mended.", 1)
+            from cxrmine.files import explained
+
+            _fail(f"{explained(fault)}.", "Nothing half-written was left; run it again when that is mended.", 1)
         except MemoryError:
             _fail("Out of memory.", "Try a smaller --batch-size or fewer --workers.", 1)
         except Exception as fault:  # a fault of ours: named as such, its traceback on demand
@@ -206,7 +206,9 @@ def mine(
     split: Annotated[str, typer.Option(help="train, val, test, boxed, all; several with a comma.")] = "train",
     findings: Annotated[str, typer.Option(help="labelled, predicted or all.")] = "labelled",
     top: Annotated[int | None, typer.Option(min=1, help="Most boxes a pair.", show_default="the recipe's")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds of erasure.", show_default="the recipe's")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, max=20, help="Rounds of erasure.", show_default="the recipe's")
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a mine key: mine.way=wang.")] = None,
     maps: Annotated[Path | None, typer.Option(help="Keep the maps in this folder.")] = None,
     shard: Annotated[
@@ -227,26 +229,25 @@ def mine(
     config = stage.Mine(
         folder, where, out, split, findings, tuple(changes), maps, part, device, batch_size, workers, overwrite
     )
-    result = stage.run(config)
-    if result.already_done:
-        console.say(f"{result.out} is mined already.")
-    else:
-        console.say(
-            f"{result.boxes} boxes of {result.pairs} pairs in {result.images} images → {result.out}"
-            f" ({result.without_box} pairs without a box, {result.unreadable} images unreadable)"
-        )
+    console.say(stage.summary(config, stage.run(config)))
 
 
 def _shard(text: str | None) -> tuple[int, int]:
-    """I/N, from the flag or from a SLURM array (whose task ids may start at 0 or 1)."""
-    if text is None and "SLURM_ARRAY_TASK_ID" in os.environ and "SLURM_ARRAY_TASK_COUNT" in os.environ:
-        first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", "0"))
-        text = f"{int(os.environ['SLURM_ARRAY_TASK_ID']) - first + 1}/{os.environ['SLURM_ARRAY_TASK_COUNT']}"
+    """I/N, from the flag or from a SLURM array, whatever its first ID and its step."""
+    said = f"--shard {text} is not of the form I/N with I from 1 to N."
+    array = {key: os.environ.get(f"SLURM_ARRAY_TASK_{key}", "") for key in ("ID", "COUNT", "MIN", "STEP")}
     if text is None:
-        return 1, 1
-    number, slash, total = text.partition("/")
-    if not (slash and number.isdigit() and total.isdigit() and 1 <= int(number) <= int(total)):
-        raise UsageError(f"--shard {text} is not of the form I/N with I from 1 to N.", "For instance --shard 2/8.")
+        if not (array["ID"] and array["COUNT"]):
+            return 1, 1
+        array["STEP"] = array["STEP"] or "1"
+        said = f"No shard follows from {', '.join(f'SLURM_ARRAY_TASK_{k}={v}' for k, v in array.items())}."
+        plain = all(word.isascii() and word.isdigit() for word in array.values()) and int(array["STEP"])
+        place = (int(array["ID"]) - int(array["MIN"])) // int(array["STEP"]) + 1 if plain else 0
+        text = f"{place}/{array['COUNT']}"
+    number, _, total = text.partition("/")
+    digits = all(word.isascii() and word.isdigit() and len(word) < 6 for word in (number, total))
+    if not (digits and 1 <= int(number) <= int(total)):
+        raise UsageError(said, "Say --shard I/N, for instance --shard 2/8.")
     return int(number), int(total)
 
 
@@ -255,22 +256,30 @@ def _shard(text: str | None) -> tuple[int, int]:
 def score(
     predictions: Annotated[list[Path] | None, typer.Argument(help="Boxes: files, folders of shards.")] = None,
     truth: Annotated[Path | None, typer.Option(help="A dataset's folder, Parquet or CSV.")] = None,
+    split: Annotated[str | None, typer.Option(help="train, val, test; several by comma.", show_default="all")] = None,
+    finding: Annotated[list[str] | None, typer.Option(help="Judge this one. Repeatable.", show_default="all")] = None,
     run: RunFolder = None,
-    protocol: Annotated[str, typer.Option(help="Whose rules: cai2018, ham2021.")] = "cai2018",
+    protocol: Annotated[str, typer.Option(help="Whose rules: cai2018, ham2021, ham2021-code.")] = "cai2018",
     afp_per: Annotated[str, typer.Option(help="AFP's denominator: finding, all or rows.")] = "finding",
     json_out: Annotated[str | None, typer.Option("--json", help="Write every figure as JSON; - is stdout.")] = None,
     csv_out: Annotated[Path | None, typer.Option("--csv", help="Write every figure as CSV.")] = None,
-    per_finding: Annotated[bool, typer.Option("--findings", help="Show each finding too.")] = False,
+    per_finding: Annotated[bool, typer.Option("--findings", help="Show a table of each finding too.")] = False,
 ) -> None:
     """Score boxes against truth.
 
     Beside them stand a mean box, a typical box and a random map: what would have been scored without looking.
+    With a run, also how many of the judged patients it was trained on.
     """
     sources = predictions or [Path(setting("boxes", None, "boxes.parquet"))]
-    against = Path(setting("truth", truth, setting("data", None, "")))
+    against, folder = Path(setting("truth", truth)), setting("run", run, "")
+    from cxrmine.runs import RunFolder as Folder
     from cxrmine.stages import score as stage
 
-    result = stage.run(stage.Score(tuple(sources), against, protocol=protocol, afp_per=afp_per, csv=csv_out))
+    named = run is not None or (folder and Path(folder).exists())  # one from the settings may be still to come
+    seen = Folder(Path(folder)).patients if named else None
+    splits = tuple(word.strip() for word in split.split(",")) if split is not None else ()
+    chosen = (protocol, afp_per, splits, tuple(finding or ()))
+    result = stage.run(stage.Score(tuple(sources), against, *chosen, run_patients=seen, csv=csv_out))
     _write_json(json_out, result.document)
     if json_out != "-":
         console.table(*stage.summary_table(result))

@@ -26,6 +26,12 @@ class Data(Section):
     unmentioned: Literal["zeros", "ignore"] = Field("zeros", description="What a finding nobody mentioned counts as.")
     max_unreadable: float = Field(0.01, ge=0, le=1, description="Share of unreadable images above which to stop.")
 
+    @model_validator(mode="after")
+    def _findings_differ(self) -> Self:
+        if len(set(self.findings)) < len(self.findings):
+            raise ValueError("data.findings names a finding twice")
+        return self
+
 
 class Network(Section):
     backbone: str = Field("resnet50", description=f"A timm model, or {SMALL_RESNET} with the two keys below.")
@@ -71,7 +77,7 @@ class Phase(Section):
 
 
 class Train(Section):
-    seed: int = Field(0, ge=0, description="Seeds the weights, the order, the augmentation and dropout.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seeds the weights, the order, the augmentation and dropout.")
     include: tuple[Literal["boxed"], ...] = Field((), description="Splits trained on beside train.")
     batch_size: int = Field(64, ge=2, description="Images a step, over all processes.")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="Which optimizer.")
@@ -118,13 +124,14 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     if name_or_path in builtin_recipes():
         text = resources.files("cxrmine.recipes").joinpath(f"{name_or_path}.toml").read_text()
     elif Path(name_or_path).is_file():
-        text = Path(name_or_path).read_text()
+        text = read_text(Path(name_or_path))
     else:
         raise CxrError(
             f"There is no recipe named {name_or_path}, and no such file.",
             f"Built in: {', '.join(builtin_recipes())}.{did_you_mean(name_or_path, builtin_recipes())}",
         )
     values = parse_toml(text, name_or_path)
+    values.pop("provenance", None)  # a run's own recipe.toml is a recipe, too
     for override in overrides:
         _apply(values, override)
     return validate_recipe(values, name_or_path)
@@ -137,12 +144,26 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         raise CxrError(f"{where} is not valid TOML: {fault}.", "Mend that line.") from None
 
 
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except UnicodeDecodeError:
+        raise CxrError(f"{path} is not a text file.", "Name a TOML file in UTF-8.") from None
+
+
 def validate_recipe(values: Mapping[str, Any], where: str) -> Recipe:
     try:
-        return Recipe.model_validate_json(json.dumps(values))
+        return Recipe.model_validate_json(json.dumps(values, default=str))  # TOML has dates; no key takes one
     except ValidationError as faults:
-        lines = [_fault_sentence(fault) for fault in faults.errors()]
+        found = faults.errors()
+        lines = [_fault_sentence(fault) for fault in found if not _is_echo(fault, found)]
         raise CxrError(f"Recipe {where}: " + " ".join(lines), "Mend the recipe, or the --set.") from None
+
+
+def _is_echo(fault: Any, found: Sequence[Any]) -> bool:
+    """A list whose items are at fault is reported as too short as well; the items' own faults say it all."""
+    inside = any(len(other["loc"]) > len(fault["loc"]) and other["loc"][0] == fault["loc"][0] for other in found)
+    return fault["type"] == "too_short" and inside
 
 
 def _fault_sentence(fault: Any) -> str:
@@ -152,8 +173,11 @@ def _fault_sentence(fault: Any) -> str:
         return f"there is no key {key}.{did_you_mean(str(fault['loc'][-1]), known)}"
     if fault["type"] == "missing":
         return f"the key {key} is missing."
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{key}: {message} (got {fault['input']!r})." if fault["loc"][1:] else f"{message}."
+    if fault["type"] == "value_error":  # our own checks name their keys
+        return f"{fault['ctx']['error']}."
+    if fault["type"] in ("model_type", "tuple_type"):
+        return f"{key} is a section, not a value (got {fault['input']!r})."
+    return f"{key}: {fault['msg']} (got {fault['input']!r})."
 
 
 def _known_keys(path: Sequence[int | str]) -> list[str]:
@@ -176,20 +200,22 @@ def _apply(values: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         value = text
-    parts = key.strip().split(".")
+    *path, last = key.strip().split(".")
     node: Any = values
-    for part in parts[:-1]:
-        if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
-                raise CxrError(f"--set {key}: there is no item {part}.", f"It has {len(node)}, counted from 0.")
-            node = node[int(part)]
-        else:
-            node = node.setdefault(part, {})
+    for part in path:
+        node = node[_item(node, part, key)] if isinstance(node, list) else node.setdefault(part, {})
         if not isinstance(node, dict | list):
-            raise CxrError(
-                f"--set {key}: {part} is a value, not a section.", "See the recipe's keys in docs/recipes.md."
-            )
-    node[parts[-1]] = value
+            raise CxrError(f"--set {key}: {part} is a value, not a section.", "See the keys in docs/recipes.md.")
+    if isinstance(node, list):
+        node[_item(node, last, key)] = value
+    else:
+        node[last] = value
+
+
+def _item(items: list[Any], part: str, key: str) -> int:
+    if not (part.isascii() and part.isdigit() and int(part) < len(items)):
+        raise CxrError(f"--set {key}: there is no item {part}.", f"It has {len(items)}, counted from 0.")
+    return int(part)
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:

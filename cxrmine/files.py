@@ -5,27 +5,70 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 from cxrmine.errors import CxrError
 
 
 @contextlib.contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let an OSError say the name a person gave: one that names no file, or the temporary one, names `path`."""
+    try:
+        yield
+    except OSError as fault:
+        if fault.filename is None:
+            if fault.errno is None:  # pyarrow has it in its text only, at times
+                found = re.search(r"errno (\d+)", str(fault), re.IGNORECASE)
+                fault.errno, fault.strerror = (int(found[1]) if found else None), str(fault) or type(fault).__name__
+            fault.filename = str(path)
+        elif temporary and Path(str(fault.filename)).is_relative_to(temporary):
+            fault.filename, fault.filename2 = str(path / Path(str(fault.filename)).relative_to(temporary)), None
+        raise
+
+
+def explained(fault: OSError) -> str:
+    """What happened to which file, without a full stop: No space left on device (b.parquet)"""
+    text = str(fault.strerror or fault) or type(fault).__name__
+    why = os.strerror(fault.errno) if fault.errno else text.splitlines()[0]
+    return f"{why} ({fault.filename})" if fault.filename else why
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a place where no file can come to be, before there is anything to put there."""
+    folder = next(above for above in path.absolute().parents if above.exists())
+    if not folder.is_dir():
+        raise CxrError(f"{path} cannot be written: {folder} is a file.", "Choose another place.")
+    probe = folder / _temporary(path).name
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as fault:
+        raise CxrError(f"{path} cannot be written: {fault.strerror}.", "Choose another place.") from None
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+
+
+@contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    temporary = _temporary(path)
+    with naming(path, temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        try:
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _sweep(path: Path) -> None:
@@ -58,17 +101,18 @@ def _alive(pid: int) -> bool:
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """The same for a whole folder: `path` must not exist, or be an empty folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
-            path.rmdir()
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    temporary = _temporary(path)
+    with naming(path, temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        temporary.mkdir()
+        try:
+            yield temporary
+            if path.exists():
+                path.rmdir()
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -95,22 +139,30 @@ def locked(folder: Path) -> Iterator[str]:
 
     The kernel drops the lock with its process, so a killed owner never blocks; host and pid in the file are for people.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            raise CxrError(
-                f"{folder} is in use by {owner}.", "Wait for it to end, stop it, or choose another folder with --run."
-            ) from None
-        file.seek(0)
-        dead_owner = file.read().strip()
-        file.truncate(0)
-        file.write(f"{socket.gethostname()} pid {os.getpid()}\n")
-        file.flush()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise CxrError(f"{folder} is a file, or lies in one, where a folder should be.", "Choose another.") from None
+    with (folder / ".lock").open("ab+", buffering=0) as file:
+        with naming(folder / ".lock"):
+            dead_owner = _claim(file, folder)
         try:
             yield dead_owner
         finally:
             file.truncate(0)
+
+
+def _claim(file: FileIO, folder: Path) -> str:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().decode(errors="replace").strip() or "another process"
+        raise CxrError(
+            f"{folder} is in use by {owner}.", "Wait for it to end, stop it, or choose another folder with --run."
+        ) from None
+    file.seek(0)
+    dead_owner = file.read().decode(errors="replace").strip()
+    file.truncate(0)
+    file.write(f"{socket.gethostname()} pid {os.getpid()}\n".encode())
+    return dead_owner

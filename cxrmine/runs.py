@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxrmine import __version__
-from cxrmine.config import Recipe, parse_toml, to_toml, validate_recipe
+from cxrmine.config import Recipe, parse_toml, read_text, to_toml, validate_recipe
 from cxrmine.errors import CxrError
 from cxrmine.files import sha256, write_json, write_text
 
@@ -67,9 +67,12 @@ def read_recipe(folder: RunFolder) -> tuple[Recipe, str]:
     """The resolved recipe of a run, and the fingerprint of its dataset."""
     if not folder.recipe.is_file():
         raise CxrError(f"{folder.path} is not a run: it has no recipe.toml.", "Train one: cxrmine train --run FOLDER.")
-    values = parse_toml(folder.recipe.read_text(), str(folder.recipe))
-    provenance = values.pop("provenance", {})
-    return validate_recipe(values, str(folder.recipe)), str(provenance.get("dataset", ""))
+    values = parse_toml(read_text(folder.recipe), str(folder.recipe))
+    provenance = values.pop("provenance", None)
+    dataset = provenance.get("dataset") if isinstance(provenance, dict) else None
+    if not isinstance(dataset, str):
+        raise CxrError(f"{folder.recipe} does not say what it was trained on.", "Train again with --fresh.")
+    return validate_recipe(values, str(folder.recipe)), dataset
 
 
 def open_run(path: Path) -> Run:
@@ -79,7 +82,21 @@ def open_run(path: Path) -> Run:
     recipe, dataset = read_recipe(folder)
     if not folder.finished:
         raise CxrError(f"The run in {path} is not finished.", f"Go on with it: cxrmine train --run {path}.")
-    return Run(folder, recipe, dataset, sha256(folder.weights), json.loads(folder.thresholds.read_text()))
+    return Run(folder, recipe, dataset, sha256(folder.weights), read_thresholds(folder, recipe))
+
+
+def read_thresholds(folder: RunFolder, recipe: Recipe) -> dict[str, float]:
+    try:
+        cuts = json.loads(read_text(folder.thresholds))
+    except json.JSONDecodeError:
+        cuts = None
+    whole = isinstance(cuts, dict) and set(cuts) == set(recipe.data.findings)
+    if not whole or not all(isinstance(cut, int | float) and 0 <= cut <= 1 for cut in cuts.values()):
+        raise CxrError(
+            f"{folder.thresholds} does not hold a number from 0 to 1 for each of the run's findings.",
+            "Mend it, or train again with --fresh.",
+        )
+    return {finding: float(cut) for finding, cut in cuts.items()}
 
 
 def write_thresholds(folder: RunFolder, thresholds: dict[str, float]) -> None:
@@ -92,6 +109,11 @@ class Metrics:
     def __init__(self, folder: RunFolder, length: int, writes: bool) -> None:
         self.path, self.writes = folder.metrics, writes
         if writes:
+            if self.length < length:
+                raise CxrError(
+                    f"{self.path} is shorter than when this run was stopped.",
+                    "Put it back, or start again with --fresh.",
+                )
             with self.path.open("ab") as file:
                 file.truncate(length)
 

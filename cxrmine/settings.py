@@ -15,7 +15,8 @@ KEYS = {
     "boxes": "the boxes that score reads when none are named",
     "truth": "the truth that score compares with; by default the dataset's own boxes",
 }
-ENVIRONMENT = {"data": "CXRMINE_DATA", "run": "CXRMINE_RUN"}
+ENVIRONMENT = {"data": "CXRMINE_DATA", "run": "CXRMINE_RUN", "truth": "CXRMINE_DATA"}
+INSTEAD = {"truth": "data"}  # the key of the file that stands in for another: a dataset is its own truth
 
 
 @cache
@@ -41,7 +42,8 @@ def setting(key: str, flag: str | Path | None, default: str | None = None) -> st
     if flag is not None:
         return str(flag)
     variable = ENVIRONMENT.get(key)
-    found = (os.environ.get(variable) if variable else None) or _file().get(key) or default
+    in_file = _file().get(key) or _file().get(INSTEAD.get(key, key))
+    found = (os.environ.get(variable) if variable else None) or in_file or default
     if found is None:
         also = f", set {variable}" if variable else ""
         raise UsageError(f"No {key} is named ({KEYS[key]}).", f'Say --{key}{also}, or put {key} = "…" into {FILE}.')

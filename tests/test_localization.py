@@ -2,6 +2,7 @@
 
 import csv
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,18 +156,20 @@ def test_the_list_goes_by_rank_first_and_stops_at_the_bound():
 def test_inside_a_rank_the_order_is_by_image_or_by_score():
     drawn = truth([(image, "Mass", TRUTH) for image in "ab"])
     boxes = table([("a", "Mass", MISS), ("b", "Mass", TRUTH)], score=[0.1, 0.9])
+    judged = judge(boxes, drawn)
     for order, hit in (("image", 0), ("score", 1)):
-        rules = protocol("cai2018", order=order)
-        scores = score_boxes(boxes, drawn, rules, bounds={"Mass": {"0.1": 0.0}})
-        assert at(scores, "0.1")["hit"] == hit
+        rules = replace(CAI, order=order)
+        figures = acc_afp(judged, match(judged), rules, np.array([2]), {"Mass": {"0.1": 0.0}})
+        assert figures["Mass"]["0.1"]["hit"] == hit
 
 
 def test_bounds_are_per_finding():
     drawn = truth([("a", "Mass", TRUTH), ("a", "Nodule", TRUTH)])
     boxes = table([("a", "Mass", MISS), ("a", "Nodule", MISS)])
-    scores = score_boxes(boxes, drawn, CAI, bounds={"Nodule": {"0.1": 0.0}})
-    assert at(scores, "0.1", "Mass")["taken"] == 1
-    assert at(scores, "0.1", "Nodule")["taken"] == 0
+    judged = judge(boxes, drawn)
+    figures = acc_afp(judged, match(judged), CAI, np.array([1, 1]), {"Nodule": {"0.1": 0.0}})
+    assert figures["Mass"]["0.1"]["taken"] == 1
+    assert figures["Nodule"]["0.1"]["taken"] == 0
 
 
 def test_iou_and_ior_of_a_pair_are_of_the_union():
@@ -177,6 +180,14 @@ def test_iou_and_ior_of_a_pair_are_of_the_union():
     assert scores["iou"]["Mass"]["0.7"] == 0  # 100 / 150
     assert scores["ior"]["Mass"]["0.5"] == 1
     assert scores["ior"]["Mass"]["0.75"] == 0
+
+
+def test_regions_of_which_none_is_judged():
+    """Every box is of a finding without truth on an image with truth: nothing is matched, and nothing breaks."""
+    region = {"region": [regions.encode(np.ones((4, 4), dtype=bool))], "region_height": [4], "region_width": [4]}
+    scores = score_boxes(table([("a", "Nodule", TRUTH)], **region), truth([("a", "Mass", TRUTH)]), CAI)
+    assert scores["counts"]["unjudged"] == 1
+    assert scores["iou"]["Mass"]["0.1"] == 0
 
 
 def test_regions_are_scored_where_the_protocol_says_so():
@@ -234,7 +245,7 @@ def test_boxes_of_other_images_are_refused():
 
 
 def test_unknown_rules_name_the_nearest():
-    for wrong in (("cai",), ("cai2018", "findings"), ("cai2018", None, "images")):
+    for wrong in (("cai",), ("cai2018", "findings")):
         with pytest.raises(UsageError, match="Did you mean"):
             protocol(*wrong)
 

@@ -11,12 +11,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cxrmine.boxes.maps import FINAL, read_maps
+from cxrmine.boxes.maps import FINAL, maps_path, read_maps
 from cxrmine.boxes.shards import read_boxes, shard_path
 from cxrmine.boxes.table import images_path, read_meta
 from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError, UsageError
-from cxrmine.stages.mine import Mine, run
+from cxrmine.files import write_bytes
+from cxrmine.stages.mine import Mine, run, summary
+from tests.test_cli import cxrmine, refused
 
 
 def mine(dataset: Path, trained: Path, out: Path, **more: object) -> Path:
@@ -174,3 +176,185 @@ def test_what_does_not_fit_is_refused(dataset: Path, trained: Path, tmp_path: Pa
     with pytest.raises(CxrError, match="knows Mass, Nodule, which the labels"):
         mine(other, trained, out)
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_place_that_cannot_be_is_refused_before_anything_is_done(
+    dataset: Path, trained: Path, tmp_path: Path
+) -> None:
+    words = ["mine", "--run", trained, "--data", dataset, "--workers", "1", "--device", "cpu"]
+    (tmp_path / "b.parquet").mkdir()
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for out, code, said in (
+        ("b.csv", 2, "It ends in .parquet"),
+        ("b", 2, "It ends in .parquet"),
+        ("b.images.parquet", 2, "not in .images.parquet"),
+        ("b.parquet", 2, "is a folder"),
+        (".", 2, "is a folder"),
+        ("file/b.parquet", 1, f"{file} is a file"),
+        (f"{'n' * 260}.parquet", 1, "File name too long"),
+        ("/proc/b.parquet", 1, "/proc/b.parquet cannot be written"),
+    ):
+        refused(cxrmine(*words, "--out", tmp_path / out), code, said)
+    refused(cxrmine(*words, "--out", tmp_path / "c.parquet", "--maps", file), 2, f"--maps {file} is a file")
+    refused(cxrmine(*words, "--out", tmp_path / "c.parquet", "--maps", file / "m"), 1, f"{file} is a file")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b.parquet", "file"]
+    assert file.read_text() == "mine"
+
+
+def test_where_one_cannot_write_it_is_said_before_torch_is_loaded(dataset: Path, trained: Path) -> None:
+    code = "import sys; from pathlib import Path; from cxrmine.stages.mine import Mine, run\n"
+    code += "try: run(Mine(Path(sys.argv[1]), Path(sys.argv[2]), Path('/proc/b.parquet')))\n"
+    code += "except Exception as fault: sys.exit(f'{fault} torch: {chr(116) + \"orch\" in sys.modules}')"
+    words = [sys.executable, "-c", code, str(trained), str(dataset)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "/proc/b.parquet cannot be written" in done.stderr
+    assert done.stderr.strip().endswith("torch: False")
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(dataset: Path, trained: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "cxrmine", "mine", "--run", trained, "--data", dataset, "--split", "all"]
+    words += ["--workers", "1", "--device", "cpu", "--out", tmp_path / "b.parquet"]
+    command = ["bash", "-c", 'ulimit -f 4; exec "$@"', "bash", *map(str, words)]
+    refused(
+        subprocess.run(command, capture_output=True, text=True, check=False),
+        1,
+        f"File too large ({tmp_path / 'b.parquet'}).",
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_into_a_file_names_it(dataset: Path, tmp_path: Path) -> None:
+    write_bytes(tmp_path / "file", b"mine")
+    words = ["train", "--data", dataset, "--recipe", "demo", "--workers", "1", "--run", tmp_path / "file"]
+    refused(cxrmine(*words), 1, str(tmp_path / "file"), "is a file")
+
+
+@pytest.mark.parametrize("rounds", ["0", "21", "one"])
+def test_rounds_out_of_range_are_a_fault_of_the_command_line(tmp_path: Path, rounds: str) -> None:
+    done = cxrmine("mine", "--out", tmp_path / "b.parquet", "--rounds", rounds)
+    assert done.returncode == 2
+    assert "--rounds" in done.stderr
+
+
+def test_the_shard_of_a_slurm_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cxrmine.cli import _shard
+
+    def slurm(**values: str) -> tuple[int, int]:
+        for key in ("ID", "COUNT", "MIN", "STEP"):
+            monkeypatch.delenv(f"SLURM_ARRAY_TASK_{key}", raising=False)
+        for key, value in values.items():
+            monkeypatch.setenv(f"SLURM_ARRAY_TASK_{key}", value)
+        return _shard(None)
+
+    assert [slurm(ID=str(i), COUNT="4", MIN="0", STEP="2")[0] for i in (0, 2, 4, 6)] == [1, 2, 3, 4]
+    assert [slurm(ID=str(i), COUNT="2", MIN="10", STEP="5") for i in (10, 15)] == [(1, 2), (2, 2)]
+    assert slurm(ID="3", COUNT="3", MIN="1") == (3, 3)
+    for odd in (
+        {"ID": "3", "COUNT": "3"},
+        {"ID": "9", "COUNT": "3", "MIN": "1"},
+        {"ID": "0", "COUNT": "3", "MIN": "1"},
+        {"ID": "x", "COUNT": "3", "MIN": "1"},
+        {"ID": "1", "COUNT": "3", "MIN": "1", "STEP": "0"},
+    ):
+        with pytest.raises(UsageError, match=r"SLURM_ARRAY_TASK_ID=.*SLURM_ARRAY_TASK_MIN=.*--shard I/N"):
+            slurm(**odd)
+    assert _shard("2/3") == (2, 3)  # the flag is stronger
+
+
+@pytest.mark.parametrize("text", ["²/3", "1/³", "0/3", "4/3", "1", "1/", "/3", "", "-1/3", "1/2/3", f"1/{'9' * 5000}"])
+def test_a_shard_that_is_none(text: str) -> None:
+    from cxrmine.cli import _shard
+
+    with pytest.raises(UsageError, match="--shard"):
+        _shard(text)
+
+
+def test_a_table_that_is_not_this_work_is_never_replaced_unasked(dataset: Path, trained: Path, tmp_path: Path) -> None:
+    mine_ = tmp_path / "truth.parquet"  # a boxes table without an images table beside it
+    shutil.copy(dataset / "truth.parquet", mine_)
+    with pytest.raises(CxrError, match=r"truth\.parquet exists and was mined otherwise"):
+        mine(dataset, trained, mine_)
+    mine_.write_text("not even Parquet")
+    with pytest.raises(CxrError, match="cannot be read as Parquet"):
+        mine(dataset, trained, mine_)
+    assert mine_.read_text() == "not even Parquet"
+
+
+def test_maps_say_what_they_are_of_and_are_not_replaced_by_others(dataset: Path, trained: Path, tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    out = mine(dataset, trained, tmp_path / "b.parquet", split="test", maps=maps)
+    index = maps_path(maps, 1, 1).with_suffix(".parquet")
+    assert read_meta(index) == read_meta(out)
+    before = {file: file.read_bytes() for file in (index, maps_path(maps, 1, 1))}
+
+    other = {"split": "test", "maps": maps, "overrides": ("mine.rounds=2",)}
+    with pytest.raises(
+        CxrError, match=r"maps-00001-of-00001.parquet exists.*recipe differ.*--maps, or say --overwrite"
+    ):
+        mine(dataset, trained, tmp_path / "c.parquet", **other)
+    with pytest.raises(CxrError, match="differ in the number of shards: 1 and 2"):
+        mine(dataset, trained, tmp_path / "d.parquet", split="test", maps=maps, shard=(1, 2))
+    assert {file: file.read_bytes() for file in before} == before
+    assert sorted(p.name for p in tmp_path.glob("*.parquet")) == ["b.images.parquet", "b.parquet"]
+
+    mine(dataset, trained, tmp_path / "c.parquet", **other, overwrite=True)
+    assert set(read_maps(maps)[0]["round"].to_pylist()) == {FINAL, 1, 2}
+
+
+def test_shards_of_maps_are_one_or_refused(dataset: Path, trained: Path, tmp_path: Path) -> None:
+    maps, whole = tmp_path / "maps", tmp_path / "whole"
+    mine(dataset, trained, tmp_path / "w.parquet", split="test", maps=whole)
+    for i in (1, 2):
+        mine(dataset, trained, tmp_path / "b.parquet", split="test", maps=maps, shard=(i, 2))
+    index, arrays = read_maps(maps)
+    one, single = read_maps(whole)
+    assert index.drop(["shard", "row"]).equals(one.drop(["shard", "row"]))
+    assert np.array_equal(np.concatenate(arrays), single[0])
+
+    for name in ("maps-00002-of-00002.parquet", "maps-00002-of-00002.npy", "maps-00001-of-00002.npy"):
+        (maps / name).rename(tmp_path / "aside")
+        with pytest.raises(CxrError, match=f"{name} is missing"):
+            read_maps(maps)
+        (tmp_path / "aside").rename(maps / name)
+    mine(
+        dataset, trained, tmp_path / "o.parquet", split="test", maps=maps, shard=(2, 2), overwrite=True, findings="all"
+    )
+    with pytest.raises(
+        CxrError, match=r"maps-00002-of-00002.parquet and .*maps-00001-of-00002.parquet differ in findings"
+    ):
+        read_maps(maps)
+    for file in whole.iterdir():
+        shutil.copy(file, maps)
+    with pytest.raises(CxrError, match="number of shards: 1 and 2"):
+        read_maps(maps)
+    array = maps_path(whole, 1, 1)
+    array.write_bytes(array.read_bytes()[:-3])
+    with pytest.raises(CxrError, match=r"maps-00001-of-00001\.npy is damaged"):
+        read_maps(whole)
+
+
+def test_without_any_labelled_pair_the_table_is_there_and_empty(dataset: Path, trained: Path, tmp_path: Path) -> None:
+    normals = tmp_path / "data"
+    shutil.copytree(dataset, normals)
+    test = set((normals / "test_list.txt").read_text().split())
+    entry = normals / "Data_Entry_2017_v2020.csv"
+    lines = [line.split(",") for line in entry.read_text().splitlines()]
+    lines = [[line[0], "No Finding", *line[2:]] if line[0] in test else line for line in lines]
+    entry.write_text("\n".join(map(",".join, lines)) + "\n")
+    (normals / "BBox_List_2017.csv").unlink()
+    config = Mine(
+        trained, normals, tmp_path / "b.parquet", split="test", maps=tmp_path / "maps", device="cpu", workers=1
+    )
+    result = run(config)
+    assert (result.images, result.pairs, result.boxes) == (len(test), 0, 0)
+    assert "The table has no boxes: no image has a label" in summary(config, result)
+    assert len(read_boxes(config.out).table) == 0
+    assert {row["status"] for row in rows(images_path(config.out))} == {"no pair"}
+    assert len(read_maps(tmp_path / "maps")[0]) == 0
+
+
+def test_a_shard_without_images_is_whole(dataset: Path, trained: Path, tmp_path: Path) -> None:
+    config = Mine(trained, dataset, tmp_path / "b.parquet", split="test", shard=(2, 400), device="cpu", workers=1)
+    assert summary(config, run(config)).startswith("0 boxes of 0 pairs in 0 images")
+    assert len(rows(shard_path(config.out, 2, 400))) == 0

@@ -15,6 +15,7 @@ from cxrmine.learn.loader import targets, training_groups
 from cxrmine.learn.loop import make_optimizer, rate, set_mode
 from cxrmine.learn.network import Backbone, gap, lse
 from cxrmine.methods.cam import Cam, classification_loss
+from cxrmine.methods.registry import build
 from cxrmine.scoring.classification import auc, youden_threshold
 
 
@@ -25,6 +26,19 @@ def test_backbones_have_the_stride_they_say(backbone: str, stride: int) -> None:
     network = Network(backbone=backbone, stride=stride, weights="none")  # type: ignore[arg-type]
     features = Backbone(network).eval()(torch.zeros(1, 1, 64, 64, dtype=torch.uint8))
     assert features.shape[2:] == (64 // stride, 64 // stride)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "stride", "offset"), [("resnet18", 32, 0), ("resnet18", 8, 0), ("densenet121", 32, 14)]
+)
+def test_where_a_cell_looks(backbone: str, stride: int, offset: float) -> None:
+    """By hand for DenseNet: three 2×2 averages, at jumps of 4, 8 and 16 pixels, each half a jump: 2 + 4 + 8."""
+    assert Backbone(Network(backbone=backbone, stride=stride, weights="none")).cell_offset() == offset  # type: ignore[arg-type]
+
+
+def test_a_model_that_leaves_no_map_is_refused() -> None:
+    with pytest.raises(CxrError, match="cannot read films of 512 pixels"):
+        build(load_recipe("cam", ["network.weights=none", "network.backbone=vit_tiny_patch16_224"]), torch.ones(2) / 2)
 
 
 def test_a_backbone_that_cannot_have_a_stride_says_so() -> None:
@@ -72,7 +86,7 @@ def test_pooling_by_hand() -> None:
 
 
 def test_the_mean_of_a_cam_is_the_logit_without_the_bias() -> None:
-    model = Cam(load_recipe("demo"), torch.full((3,), 0.5)).eval()
+    model = Cam(load_recipe("demo", ["network.pool=gap"]), torch.full((3,), 0.5)).eval()
     torch.nn.init.normal_(model.head.bias)
     films = torch.randint(0, 255, (2, 1, 64, 64), dtype=torch.uint8)
     logits, maps = model.infer(films)

@@ -134,6 +134,23 @@ def test_the_boxes_come_last_and_never_lie_beside_images_of_another_run(tmp_path
     assert renamed == [("b.images.parquet", False), ("b.parquet", False)]
 
 
+@pytest.mark.parametrize("full", ["b.parquet", "b.images.parquet"])
+def test_a_full_disk_names_the_table_it_stopped(tmp_path, monkeypatch, full):
+    """The boxes and the images are open at once; pyarrow's error says neither."""
+    close = t.pq.ParquetWriter.close
+
+    def fails(writer):
+        close(writer)
+        if f".{full}." in str(writer.where):
+            raise OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device")
+
+    monkeypatch.setattr(t.pq.ParquetWriter, "close", fails)
+    with pytest.raises(OSError, match="errno 28") as raised:
+        write(tmp_path / "b.parquet")
+    assert raised.value.filename == str(tmp_path / full)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_batches_must_come_in_order(tmp_path):
     def backwards() -> None:
         with t.BoxWriter(tmp_path / "b.parquet", META) as writer:

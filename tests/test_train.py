@@ -3,16 +3,23 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from torch import Tensor
 
+from cxrmine.config import Phase
+from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError
+from cxrmine.learn.loop import Loop
+from cxrmine.methods.registry import load
 from cxrmine.runs import RunFolder, open_run
 from cxrmine.stages.train import Train, run
 from tests.conftest import TINY
@@ -124,8 +131,6 @@ def test_two_processes_train_and_leave_the_same_kind_of_folder(dataset: Path, tr
 
 
 def test_missing_and_unreadable_images_stop_a_run_that_has_too_many(dataset: Path, tmp_path: Path) -> None:
-    import shutil
-
     broken = tmp_path / "data"
     shutil.copytree(dataset, broken)
     films = sorted((broken / "images").iterdir())
@@ -141,7 +146,6 @@ def test_missing_and_unreadable_images_stop_a_run_that_has_too_many(dataset: Pat
 
 def test_state_is_read_without_unpickling(trained: Path, tmp_path: Path) -> None:
     import pickle
-    import shutil
 
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)
@@ -151,3 +155,92 @@ def test_state_is_read_without_unpickling(trained: Path, tmp_path: Path) -> None
 
     with pytest.raises(CxrError, match="cannot be read"):
         load_state(RunFolder(folder))
+
+
+def test_a_later_phase_goes_on_as_it_would_have_alone(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frozen parts and clipping: what one phase leaves behind must not matter to the next."""
+    phases = 'train.phases=[{name="a", epochs=1, lr=0.01}, {name="b", epochs=1, lr=0.01, frozen=["backbone"]}]'
+    overrides = (*TINY[:-1], phases, "train.clip=0.01", "train.save_every=1", "train.optimizer=sgd")
+    run(Train(dataset, "demo", tmp_path / "alone", overrides, device="cpu", workers=1))
+    count = Loop._count
+
+    def killed_in_the_second_phase(self: Loop, phase: Phase, loss: Tensor) -> None:
+        count(self, phase, loss)
+        if phase.name == "b" and self.at.step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Loop, "_count", killed_in_the_second_phase)
+        run(Train(dataset, "demo", tmp_path / "killed", overrides, device="cpu", workers=1))
+    run(Train(dataset, "demo", tmp_path / "killed", overrides, device="cpu", workers=1))
+    assert contents(tmp_path / "killed") == contents(tmp_path / "alone")
+
+
+def test_a_folder_is_claimed_only_by_what_can_be_trained(dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(CxrError, match="no model of timm"):
+        run(Train(dataset, "demo", folder, (*TINY, "network.backbone=resnet5O"), device="cpu", workers=1))
+    lonely = tmp_path / "data"
+    shutil.copytree(dataset, lonely)
+    table = open_dataset(dataset).table
+    train, val = (table.filter(pc.equal(table["split"], s))["image_id"].to_pylist() for s in ("train", "val"))
+    kept = {train[0], *val}
+    (lonely / "train_val_list.txt").write_text("\n".join(sorted(kept)))
+    (lonely / "test_list.txt").write_text("\n".join(sorted(set(table["image_id"].to_pylist()) - kept)))
+    with pytest.raises(CxrError, match=r"1 training images in batches of 16 .* two are needed"):
+        run(Train(lonely, "demo", folder, TINY, device="cpu", workers=1))
+    run(Train(dataset, "demo", folder, (*TINY[:-1], "train.phases.0.epochs=1"), device="cpu", workers=1))
+    assert RunFolder(folder).finished
+
+
+def test_who_was_trained_on_is_not_rewritten_when_a_film_has_gone(dataset: Path, tmp_path: Path) -> None:
+    data, folder = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(dataset, data)
+    overrides = (*TINY[:-1], "train.phases.0.epochs=1", "data.max_unreadable=0.5")
+    run(Train(data, "demo", folder, overrides, device="cpu", workers=1))
+    before = RunFolder(folder).patients.read_bytes()
+    for film in sorted((data / "images").iterdir())[::4]:
+        film.unlink()
+    assert run(Train(data, "demo", folder, overrides, device="cpu", workers=1)).already_done
+    assert RunFolder(folder).patients.read_bytes() == before
+
+
+def test_a_runs_own_recipe_is_a_recipe(dataset: Path, trained: Path, tmp_path: Path) -> None:
+    run(Train(dataset, str(trained / "recipe.toml"), tmp_path / "again", device="cpu", workers=1))
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("thresholds.json", b'{"Mass": ', "a number from 0 to 1 for each"),
+        ("thresholds.json", b"[1]", "a number from 0 to 1 for each"),
+        ("thresholds.json", b"{}", "a number from 0 to 1 for each"),
+        ("recipe.toml", b"\xff\xfe\x00", "not a text file"),
+        ("recipe.toml", b'name = "demo"', "does not say what it was trained on"),
+        ("model.safetensors", b"junk", "does not hold this network's weights"),
+    ],
+)
+def test_a_broken_run_is_named(trained: Path, tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    (folder / name).write_bytes(content)
+    with pytest.raises(CxrError, match=message):
+        load(open_run(folder))
+
+
+def test_a_broken_step_mark_is_named(dataset: Path, trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    (folder / "model.safetensors").unlink()
+    whole = (folder / "state.pt").read_bytes()
+    for content in (whole[:1000], b"", b"PK junk"):
+        (folder / "state.pt").write_bytes(content)
+        with pytest.raises(CxrError, match=r"state\.pt cannot be read"):
+            run(Train(dataset, "demo", folder, TINY, device="cpu", workers=1))
+    (folder / "state.pt").write_bytes(whole)
+    (folder / "metrics.jsonl").unlink()
+    with pytest.raises(CxrError, match="shorter than when this run was stopped"):
+        run(Train(dataset, "demo", folder, TINY, device="cpu", workers=1))

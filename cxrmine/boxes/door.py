@@ -19,6 +19,7 @@ from cxrmine.boxes.table import BOX_ORDER, COORDINATES, NAME, SCHEMA, TRUTH_SCHE
 from cxrmine.errors import CxrError
 
 REQUIRED = ("image_id", "finding", *COORDINATES)
+SIZED = (*COORDINATES, "image_width", "image_height")
 OUTSIDE = 0.01  # pixels: what rounding to float32 may add, not what a wrong size does
 SHOWN_ROWS = 5
 
@@ -56,6 +57,23 @@ def checked(
     result = ordered(result, BOX_ORDER)
     no_row_twice(result, where)
     return result
+
+
+def refuse_outside(table: pa.Table, where: str) -> None:
+    """The door's rule for boxes whose image's size came to be known after they were read."""
+    faults: list[tuple[str, Bools]] = []
+    _check_boxes({name: table[name].combine_chunks() for name in SIZED}, faults)
+    if faults:
+        text, bad = faults[0]
+        row = table.slice(int(np.argmax(bad)), 1).to_pylist()[0]
+        axis = text[0]
+        limit = row["image_width" if axis == "x" else "image_height"]
+        count = int(np.any([rows for _, rows in faults], axis=0).sum())
+        raise CxrError(
+            f"{where} has {count} of {len(table)} boxes outside their image, the first: {row['image_id']}, "
+            f"{row['finding']}: {text} ({row[f'{axis}_min']:g} to {row[f'{axis}_max']:g} of {limit}).",
+            "Give boxes in pixels of the film as stored, and images and truth of one dataset.",
+        )
 
 
 def read_table(path: Path) -> pa.Table:

@@ -115,23 +115,30 @@ def extract(
     )
 
 
-def to_input(small: npt.ArrayLike, size: tuple[int, int], stride: float | None = None, align: Align = "centres") -> Map:
+def to_input(
+    small: npt.ArrayLike,
+    size: tuple[int, int],
+    stride: float | None = None,
+    align: Align = "centres",
+    offset: float = 0.0,
+) -> Map:
     """h×w at network resolution → `size` (height, width) of the input, bilinearly.
 
     A strided convolution with symmetric padding has the centre of its cell i at input pixel i·stride (continuous
-    i·stride + 0.5), not in the middle of the i-th tile. `centres` interpolates between those points; `resize` is the
-    plain resizing of the papers, which moves every box by (stride - 1) / 2 pixels to the lower right. Beyond the
-    outermost cells the edge is repeated. `stride` defaults to size over cells.
+    i·stride + 0.5), not in the middle of the i-th tile. `centres` interpolates between those points, moved by `offset`
+    pixels where a backbone pads otherwise; `resize` is the plain resizing of the papers, which moves every box by
+    (stride - 1) / 2 pixels to the lower right. Beyond the outermost cells the edge is repeated. `stride` defaults to
+    size over cells.
     """
     small = np.asarray(small, dtype=np.float32)
     height, width = size
     if align == "resize":
         return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
     rows, columns = small.shape
-    left, right, part = _between_cells(width, columns, stride or width / columns)
+    left, right, part = _between_cells(width, columns, stride or width / columns, offset)
     wide = np.take(small, left, axis=1)
     wide += part * (np.take(small, right, axis=1) - wide)
-    upper, _, part = _between_cells(height, rows, stride or height / rows)
+    upper, _, part = _between_cells(height, rows, stride or height / rows, offset)
     step = np.take(wide, np.minimum(np.arange(rows) + 1, rows - 1), axis=0) - wide
     final = np.empty(size, dtype=np.float32)
     # In strips: temporaries of the whole size cost five times more, all of it page faults.
@@ -208,9 +215,9 @@ def _ranked(final: Map, candidates: list[Candidate], top: int) -> list[tuple[Can
 
 
 @lru_cache(maxsize=16)
-def _between_cells(size: int, cells: int, stride: float) -> tuple[npt.NDArray, npt.NDArray, Map]:
+def _between_cells(size: int, cells: int, stride: float, offset: float) -> tuple[npt.NDArray, npt.NDArray, Map]:
     """For every input pixel the two cells it lies between, and how far from the first to the second."""
-    place = np.clip(np.arange(size) / stride, 0, cells - 1)
+    place = np.clip((np.arange(size) - offset) / stride, 0, cells - 1)
     low = np.minimum(place.astype(np.int64), max(cells - 2, 0))
     high = np.minimum(low + 1, cells - 1)
     return low, high, (place - low).astype(np.float32)

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrmine.errors import CxrError
-from cxrmine.files import atomic
+from cxrmine.files import atomic, naming
 
 SCHEMA_VERSION = 1
 META_KEY = b"cxrmine"
@@ -152,10 +152,10 @@ def parse_meta(raw: bytes | None, where: Path) -> dict[str, Any]:
 def write_boxes(path: Path, table: pa.Table, meta: Mapping[str, Any]) -> None:
     """A whole table at once; the images table, where there is one, is BoxWriter's."""
     with atomic(path) as temporary:
-        stream = _Stream(temporary, table.schema.remove_metadata(), BOX_ORDER, meta)
-        with stream.writer:
+        stream = _Stream(path, temporary, table.schema.remove_metadata(), BOX_ORDER, meta)
+        with stream.closing():
             stream.append({name: table[name] for name in table.column_names})
-            stream.flush()
+            stream.close()
 
 
 class BoxWriter:
@@ -177,12 +177,12 @@ class BoxWriter:
     def _files(self) -> Iterator["BoxWriter"]:
         # The images are the inner file: left first, so renamed first.
         with atomic(self.path) as boxes, atomic(images_path(self.path)) as images:
-            self.boxes = _Stream(boxes, SCHEMA, BOX_ORDER, self.meta)
-            self.images = _Stream(images, IMAGES_SCHEMA, IMAGE_ORDER, self.meta)
-            with self.boxes.writer, self.images.writer:
+            self.boxes = _Stream(self.path, boxes, SCHEMA, BOX_ORDER, self.meta)
+            self.images = _Stream(images_path(self.path), images, IMAGES_SCHEMA, IMAGE_ORDER, self.meta)
+            with self.boxes.closing(), self.images.closing():
                 yield self
-                self.boxes.flush()
-                self.images.flush()
+                self.boxes.close()
+                self.images.close()
             self.path.unlink(missing_ok=True)  # never the boxes of an earlier run beside the images of this one
 
     def __enter__(self) -> "BoxWriter":
@@ -198,13 +198,16 @@ class BoxWriter:
 class _Stream:
     """One sorted Parquet file; row groups are cut by rows alone, so the batch size leaves no trace in the bytes."""
 
-    def __init__(self, path: Path, schema: pa.Schema, order: Sequence[str], meta: Mapping[str, Any]) -> None:
-        self.schema, self.order = schema, order
+    def __init__(
+        self, path: Path, temporary: Path, schema: pa.Schema, order: Sequence[str], meta: Mapping[str, Any]
+    ) -> None:
+        self.path, self.schema, self.order = path, schema, order
         self.plain = pa.schema([(f.name, pa.string() if f.type == NAME else f.type) for f in schema])
         self.waiting: list[pa.Table] = []
         self.rows = 0
         self.last: tuple[Any, ...] = ()
-        self.writer = _open(path, schema, meta)
+        with naming(path):
+            self.writer = pq.ParquetWriter(temporary, with_meta(schema, meta), compression="zstd")
 
     def append(self, columns: Columns | Rows) -> None:
         table = ordered(build(self.schema, columns), self.order)
@@ -222,17 +225,31 @@ class _Stream:
     def _write(self, rows: int) -> None:
         joined = pa.concat_tables(self.waiting)
         group = joined.slice(0, rows).combine_chunks()
-        self.writer.write_table(build(self.schema, {n: group[n] for n in group.column_names}), row_group_size=ROW_GROUP)
+        built = build(self.schema, {n: group[n] for n in group.column_names})
+        with naming(self.path):
+            self.writer.write_table(built, row_group_size=ROW_GROUP)
         self.waiting, self.rows = [joined.slice(rows)], self.rows - rows
 
-    def flush(self) -> None:
+    def close(self) -> None:
         if self.rows:
             self._write(self.rows)
+        with naming(self.path):
+            self.writer.close()
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[None]:
+        """After an error the file is given up; that it cannot be closed either must not hide the error."""
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                self.writer.close()
 
 
-def _open(path: Path, schema: pa.Schema, meta: Mapping[str, Any]) -> pq.ParquetWriter:
+def with_meta(schema: pa.Schema, meta: Mapping[str, Any]) -> pa.Schema:
+    """`schema` with its provenance, as `read_meta` reads it."""
     text = json.dumps({"schema": SCHEMA_VERSION, **meta}, sort_keys=True, ensure_ascii=False)
-    return pq.ParquetWriter(path, schema.with_metadata({META_KEY: text.encode()}), compression="zstd")
+    return schema.with_metadata({META_KEY: text.encode()})
 
 
 def _array(values: Any, kind: pa.DataType) -> pa.Array:

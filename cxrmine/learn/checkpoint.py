@@ -15,6 +15,7 @@ from cxrmine.files import write_bytes
 from cxrmine.runs import RunFolder
 
 STATE_VERSION = 1
+STATE_KEYS = {"model", "optimizer", "position", "metrics_length"}
 REFUSED = torch.serialization.pickle.UnpicklingError  # what weights_only raises for anything but tensors and numbers
 
 
@@ -43,9 +44,8 @@ def load_state(folder: RunFolder) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(folder.state, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, REFUSED) as fault:
-        line = str(fault).splitlines()[0]
-        raise CxrError(f"{folder.state} cannot be read ({line}).", "Start again with --fresh.") from None
-    if state.get("version") != STATE_VERSION:
-        raise CxrError(f"{folder.state} was written by another version of cxrmine.", "Start again with --fresh.")
-    return dict(state)
+    except (RuntimeError, EOFError, OSError, ValueError, REFUSED):
+        raise CxrError(f"{folder.state} cannot be read: it is damaged.", "Start again with --fresh.") from None
+    if not isinstance(state, dict) or state.get("version") != STATE_VERSION or not state.keys() >= STATE_KEYS:
+        raise CxrError(f"{folder.state} is no step mark of this version of cxrmine.", "Start again with --fresh.")
+    return state

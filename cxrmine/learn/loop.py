@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cxrmine.config import Phase, Recipe
 from cxrmine.console import Progress
-from cxrmine.errors import Stopped
+from cxrmine.errors import CxrError, Stopped
 from cxrmine.learn.augment import apply, draw
 from cxrmine.learn.checkpoint import load_state, save_state
 from cxrmine.learn.loader import Batch, steps_an_epoch
@@ -87,8 +87,11 @@ class Loop:
             self.model = self.world.prepare_model(self.objective)
         else:
             self.objective.to(self.world.device)
-        learning = [p for p in self.objective.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(learning, self.recipe, phase)
+        self.objective.zero_grad(set_to_none=True)  # what the phase before left must not count in this one's norm
+        self.learning = [p for p in self.objective.parameters() if p.requires_grad]
+        if not self.learning:
+            raise CxrError(f"Phase {phase.name} freezes everything.", "Take something out of its key frozen.")
+        self.optimizer = make_optimizer(self.learning, self.recipe, phase)
         if self.saved:
             self.optimizer.load_state_dict(self.saved["optimizer"])
             self.saved = None
@@ -108,7 +111,7 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if train.clip:
-            nn.utils.clip_grad_norm_(self.objective.parameters(), train.clip)
+            nn.utils.clip_grad_norm_(self.learning, train.clip)
         self.optimizer.step()
         return loss
 

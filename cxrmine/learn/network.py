@@ -1,5 +1,6 @@
 """Backbones, by timm at stride 32, 16 or 8, and the two ways to pool a feature map."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,46 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         films = images.to(self.mean.dtype).expand(-1, self.input_channels, -1, -1)
         return self.body.forward_features((films - self.mean) / self.std)
+
+    @torch.no_grad()
+    def refuse_other_maps(self, size: int, name: str) -> None:
+        """Try one film: not every model of timm reads any size, or leaves a map of the stride it was asked for."""
+        try:
+            shape = tuple(self.eval()(torch.zeros(1, 1, size, size)).shape)
+        except (AssertionError, RuntimeError, ValueError) as fault:
+            why = str(fault).splitlines()[0]
+            raise CxrError(
+                f"{name} cannot read films of {size} pixels ({why}).", "Take another data.size, or a ResNet."
+            ) from None
+        cells = -(-size // self.stride)
+        if shape != (1, self.width, cells, cells):
+            raise CxrError(
+                f"{name} leaves {shape[1:]} of a film of {size} pixels, not a map of {self.width} × {cells} × {cells}.",
+                "Take a convolutional model, for instance a ResNet or a DenseNet.",
+            )
+        self.train()
+
+    @torch.no_grad()
+    def cell_offset(self) -> float:
+        """Where cell i of the feature map is centred: input pixel i × stride + this.
+
+        0 where every layer is padded symmetrically (ResNets); 14 for DenseNets, whose 2×2 averages have their centre
+        between two pixels. Measured on a copy whose kernels keep their middle: films that rise and that fall from left
+        to right come out as the place a cell looks at, and their mean undoes what a max pool adds to the one.
+        """
+        body = copy.deepcopy(self.body).cpu().eval()
+        for name, parameter in body.named_parameters():
+            parameter.fill_(0.0 if name.endswith("bias") or parameter.ndim == 4 else 1.0)
+            if parameter.ndim == 4:
+                height, width = parameter.shape[2:]
+                middle = parameter[:, :, (height - 1) // 2 : height // 2 + 1, (width - 1) // 2 : width // 2 + 1]
+                middle.fill_(1 / middle[0].numel())
+        side, cell = 4 * self.stride, 2
+        ramp = torch.arange(side, dtype=torch.float32).expand(self.input_channels, side, side)
+        films = torch.stack([torch.ones_like(ramp), ramp, side - 1 - ramp])
+        one, rising, falling = body.forward_features(films)[:, :, cell, cell].sum(1).tolist()
+        centre = (rising / one + side - 1 - falling / one) / 2
+        return round(2 * (centre - cell * self.stride)) / 2
 
 
 def _body(network: Network) -> Any:

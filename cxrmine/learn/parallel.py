@@ -47,8 +47,3 @@ def any_process(flag: bool, world: Accelerator) -> bool:
         return flag
     mark: Tensor = world.reduce(torch.tensor([float(flag)], device=world.device), reduction="sum")
     return bool(mark.item() > 0)
-
-
-def workers(asked: int | None) -> int:
-    """Decoding threads of this process."""
-    return asked if asked is not None else max(1, min(8, os.cpu_count() or 1))

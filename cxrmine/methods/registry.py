@@ -11,7 +11,9 @@ from cxrmine.runs import Run
 
 def build(recipe: Recipe, prevalence: Tensor) -> Cam:
     """A fresh, untrained objective for findings that are present in these shares of the training images (C)."""
-    return {"cam": Cam}[recipe.method](recipe, prevalence)
+    objective = {"cam": Cam}[recipe.method](recipe, prevalence)
+    objective.backbone.refuse_other_maps(recipe.data.size, recipe.network.backbone)
+    return objective
 
 
 def load(run: Run) -> Cam:

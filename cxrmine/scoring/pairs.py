@@ -96,6 +96,8 @@ def _region_overlap(rows: pa.Table, truth: Floats, fit: Fit) -> tuple[float, flo
 
 
 def _rows_by_pair(judged: Judged) -> Iterator[tuple[int, Ints]]:
+    if len(judged.row) == 0:  # which np.split would make into one part
+        return
     pairs, first = np.unique(judged.pair, return_index=True)
     for pair, rows in zip(pairs, np.split(judged.row, first[1:]), strict=True):
         yield int(pair), rows

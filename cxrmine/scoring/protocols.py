@@ -67,13 +67,11 @@ PROTOCOLS = {
 }
 
 
-def protocol(name: str, afp_per: str | None = None, order: str | None = None) -> Protocol:
-    """The rules called `name`, with another denominator or order where one is given."""
+def protocol(name: str, afp_per: str | None = None) -> Protocol:
+    """The rules called `name`, with another denominator where one is given."""
     rules = _known("protocol", name, PROTOCOLS)
     if afp_per is not None:
         rules = replace(rules, afp_per=_known("AFP denominator", afp_per, {word: word for word in get_args(AfpPer)}))
-    if order is not None:
-        rules = replace(rules, order=_known("order", order, {word: word for word in get_args(Order)}))
     return rules
 
 

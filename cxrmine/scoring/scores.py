@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from cxrmine.data.images import Fit
 from cxrmine.errors import CxrError
-from cxrmine.scoring.localization import IOU_THRESHOLDS, Bounds, Judged, acc_afp, afp_images, judge, match, top1
+from cxrmine.scoring.localization import IOU_THRESHOLDS, Judged, acc_afp, afp_images, judge, match, top1
 from cxrmine.scoring.pairs import IOR_THRESHOLDS, pair_overlaps, shares
 from cxrmine.scoring.protocols import Protocol
 
@@ -21,7 +21,6 @@ def score_boxes(
     images: pa.Table | None = None,
     mined_images: int | None = None,
     fit: Fit = "stretch",
-    bounds: Bounds | None = None,
 ) -> dict[str, Any]:
     """counts, acc_afp, iou, ior, top1 and their macro mean; `fit` is how the film became the regions' square frame.
 
@@ -34,7 +33,7 @@ def score_boxes(
     denominators = afp_images(judged, truth, protocol, mined_images)
     overlap, inside = pair_overlaps(judged, boxes, protocol.region, fit)
     figures: dict[str, Any] = {
-        "acc_afp": acc_afp(judged, matches, protocol, denominators, bounds),
+        "acc_afp": acc_afp(judged, matches, protocol, denominators),
         "iou": shares(judged, overlap, IOU_THRESHOLDS, protocol),
         "ior": shares(judged, inside, IOR_THRESHOLDS, protocol),
         "top1": top1(judged, matches),
@@ -88,7 +87,6 @@ def _counts(judged: Judged, boxes: pa.Table, truth: pa.Table, images: pa.Table |
         "unjudged": len(boxes) - len(judged.pair),
         "images_without_truth": len(seen_images - judged_images),
         "findings_without_truth": sorted(_words(boxes["finding"]) - set(judged.findings)),
-        "judged_images_not_mined": None if images is None else len(judged_images - seen_images),
     }
     return counts
 

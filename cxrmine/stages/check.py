@@ -1,6 +1,5 @@
 """What is in a dataset, and every fault of it at once, before hours are spent on it."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrmine.console import progress
+from cxrmine.cores import threads
 from cxrmine.data.images import Unreadable, image_size, read_image
 from cxrmine.data.index import EXAMPLES, HARMLESS, NO_FILE, SPLITS, Index, corners
 from cxrmine.data.layouts import open_dataset
@@ -101,7 +101,7 @@ def _look(index: Index, config: Check) -> Iterator[Film]:
     if config.fast:
         wanted = wanted.filter(wanted["boxed"])
     pairs = list(zip(wanted["image_id"].to_pylist(), wanted["path"].to_pylist(), strict=True))
-    workers = config.workers or len(os.sched_getaffinity(0))
+    workers = threads(config.workers)
 
     def films() -> Iterator[Film]:
         with ThreadPoolExecutor(workers) as pool:  # OpenCV and zlib let go of the interpreter's lock

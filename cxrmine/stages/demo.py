@@ -1,5 +1,6 @@
 """From nothing to scored boxes in one folder. Run again on the same folder, it goes on where it stopped."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from cxrmine.boxes.door import read_truth
 from cxrmine.boxes.geometry import iou
 from cxrmine.boxes.maps import FINAL, read_maps
 from cxrmine.boxes.table import COORDINATES
-from cxrmine.config import load_recipe, to_toml
+from cxrmine.config import Recipe, load_recipe, to_toml
 from cxrmine.data.images import read_image
 from cxrmine.errors import CxrError
 from cxrmine.files import write_json, write_text
@@ -56,13 +57,14 @@ def run(config: Demo) -> DemoResult:
     data, fitted = folder / "data", folder / "run"
     if folder.exists() and any(folder.iterdir()) and not (folder / "cxrmine.toml").exists():
         raise CxrError(f"{folder} is not empty and holds no demo.", "Choose another folder: cxrmine demo DIR.")
+    _refuse_another(config)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "cxrmine.toml", SETTINGS)
     if not data.exists():
         console.log(f"1/4 makes {config.images} films of {SIZE} pixels")
         phantom.run(phantom.Phantom(data, config.images, SIZE, "png", config.seed, config.workers))
     console.log("2/4 trains a small network on their labels")
-    _write_recipe(config)
+    write_text(folder / "recipe.toml", to_toml(_recipe(config), "The recipe that the demo trained with."))
     trained = train.run(train.Train(data, str(folder / "recipe.toml"), fitted, device="cpu", workers=config.workers))
     console.log("3/4 mines boxes: of the training films, and of the test films that have truth boxes")
     boxed, mined = _mine(config, data, fitted)
@@ -75,14 +77,24 @@ def run(config: Demo) -> DemoResult:
         mined=score.run(score.Score((mined,), truth, controls=False)),
     )
     write_json(folder / "scores.json", result.boxed.document)
-    sheet = contact_sheet(cases(folder, boxed[-1]), "Twelve test films that were not trained on, from best to worst")
+    heading = "Test films that were not trained on, from the best first box to the worst (CAM with erasure)"
+    sheet = contact_sheet(cases(folder, boxed[-1]), heading)
     save_png(sheet, folder / "contact-sheet.png")
     return result
 
 
-def _write_recipe(config: Demo) -> None:
-    recipe = load_recipe("demo", (f"train.seed={config.seed}", *config.overrides))
-    write_text(config.directory / "recipe.toml", to_toml(recipe, "The recipe that the demo trained with."))
+def _recipe(config: Demo) -> Recipe:
+    return load_recipe("demo", (f"train.seed={config.seed}", *config.overrides))
+
+
+def _refuse_another(config: Demo) -> None:
+    """A folder holds one demo: another seed or another recipe would mix two."""
+    made, trained = config.directory / "data" / "phantom.json", config.directory / "recipe.toml"
+    differs = made.is_file() and json.loads(made.read_text())["seed"] != config.seed
+    if differs or (trained.is_file() and load_recipe(str(trained)) != _recipe(config)):
+        raise CxrError(
+            f"{config.directory} holds a demo with another seed or recipe.", "Choose another folder: cxrmine demo DIR."
+        )
 
 
 def _mine(config: Demo, data: Path, fitted: Path) -> tuple[tuple[Path, Path], Path]:
@@ -159,7 +171,7 @@ def lines(result: DemoResult) -> list[str]:
     at = mined["mean"]["acc_afp"]["0.3"]
     return [
         f"AUC on validation patients, mean over findings: {result.trained.macro_auc:.3f}",
-        f"Boxes of the training films (boxes.parquet): Acc {at['acc']:.3f}, AFP {at['afp']:.2f} at IoU > 0.3.",
+        f"Boxes of the films it was trained on (boxes.parquet): Acc {at['acc']:.3f}, AFP {at['afp']:.2f} at IoU > 0.3.",
         "",
     ]
 

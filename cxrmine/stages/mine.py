@@ -8,13 +8,14 @@ import numpy as np
 
 from cxrmine import __version__
 from cxrmine.boxes.extract import WAYS
-from cxrmine.boxes.maps import maps_path
+from cxrmine.boxes.maps import index_path, maps_path, refuse_other_shards
 from cxrmine.boxes.shards import shard_path
 from cxrmine.boxes.table import images_path, read_meta
 from cxrmine.config import Recipe, load_overrides, to_dict
 from cxrmine.data.index import Index
 from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError, UsageError, did_you_mean
+from cxrmine.files import check_writable
 from cxrmine.runs import Run, open_run
 
 WHICH = ("labelled", "predicted", "all")
@@ -48,23 +49,63 @@ class MineResult:
 
 
 def run(config: Mine) -> MineResult:
+    shard, shards = config.shard
+    out = shard_path(config.out, shard, shards) if shards > 1 else config.out
+    _check_places(config, out)
     opened = open_run(config.run)
     recipe = load_overrides(opened.recipe, config.overrides, only=("mine", "data.max_unreadable"))
     index = _images_to_mine(config, recipe)
-    shard, shards = config.shard
     if recipe.mine.way not in WAYS:
         raise UsageError(
             f"mine.way = {recipe.mine.way} is not known.{did_you_mean(recipe.mine.way, list(WAYS))}",
             f"The ways are {', '.join(WAYS)}.",
         )
-    out = shard_path(config.out, shard, shards) if shards > 1 else config.out
     meta = _provenance(config, recipe, opened, index)
     index = _slice(index.select(config.split), shard, shards)
     if _is_done(out, meta, config):
         return MineResult(out, already_done=True, images=len(index))
+    for path in (out, *_maps_of(config)):
+        check_writable(path)
     from cxrmine.stages.miner import Miner  # torch comes in here, once the input is known to be good
 
     return Miner(config, recipe, opened, index).run(out, meta)
+
+
+def summary(config: Mine, result: MineResult) -> str:
+    if result.already_done:
+        return f"{result.out} is mined already."
+    said = (
+        f"{result.boxes} boxes of {result.pairs} pairs in {result.images} images → {result.out}"
+        f" ({result.without_box} pairs without a box, {result.unreadable} images unreadable)"
+    )
+    if result.pairs or not result.images:  # of more shards than images some are empty
+        return said
+    why = {
+        "labelled": "no image has a label of the run's findings; --findings predicted takes what the network sees",
+        "predicted": "no probability is above the run's threshold; --findings all takes every pair",
+    }.get(config.findings, "no image could be read")
+    return f"{said}\nThe table has no boxes: {why}."
+
+
+def _check_places(config: Mine, out: Path) -> None:
+    for path in (config.out, out):
+        if path.is_dir():
+            raise UsageError(f"--out {path} is a folder.", f"Name a file, for instance {path / 'boxes.parquet'}.")
+    if out.suffix != ".parquet" or out.name.endswith(".images.parquet"):
+        raise UsageError(
+            f"--out {config.out} is no name for a box table.",
+            "It ends in .parquet, and not in .images.parquet, which is the table beside it.",
+        )
+    if config.maps and config.maps.exists() and not config.maps.is_dir():
+        raise UsageError(f"--maps {config.maps} is a file.", "Name a folder.")
+
+
+def _maps_of(config: Mine) -> tuple[Path, ...]:
+    """The two files of this shard's maps, where they are wanted."""
+    if not config.maps:
+        return ()
+    array = maps_path(config.maps, *config.shard)
+    return array, index_path(array)
 
 
 def _images_to_mine(config: Mine, recipe: Recipe) -> Index:
@@ -103,13 +144,18 @@ def _slice(index: Index, shard: int, shards: int) -> Index:
 
 
 def _is_done(out: Path, meta: dict[str, Any], config: Mine) -> bool:
-    if config.overwrite or not (out.exists() and images_path(out).exists()):
+    """Whether every file is there. One that was made otherwise is refused, whole or not: it may be somebody's work."""
+    if config.maps:
+        refuse_other_shards(config.maps, config.shard[1])
+    if config.overwrite:
         return False
-    before = read_meta(out)
-    changed = [key for key in meta if before.get(key) != meta[key]]
-    if changed:
-        raise CxrError(
-            f"{out} exists and was mined otherwise (its {', '.join(changed)} differ).",
-            "Choose another --out, or say --overwrite.",
-        )
-    return not config.maps or maps_path(config.maps, *config.shard).with_suffix(".parquet").exists()
+    tables = {out: "--out", images_path(out): "--out", **dict.fromkeys(_maps_of(config)[1:], "--maps")}
+    for path, option in tables.items():
+        before = read_meta(path) if path.exists() else meta
+        changed = [key for key in meta if before.get(key) != meta[key]]
+        if changed:
+            raise CxrError(
+                f"{path} exists and was mined otherwise (its {', '.join(changed)} differ{'s' * (len(changed) == 1)}).",
+                f"Choose another {option}, or say --overwrite.",
+            )
+    return all(path.exists() for path in (out, images_path(out), *_maps_of(config)))

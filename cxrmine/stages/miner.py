@@ -17,6 +17,7 @@ from cxrmine.boxes.extract import extract, to_input
 from cxrmine.boxes.maps import FINAL, MapsWriter, maps_path
 from cxrmine.boxes.table import COORDINATES, BoxWriter
 from cxrmine.config import Recipe
+from cxrmine.cores import threads
 from cxrmine.data.images import Geometry
 from cxrmine.data.index import UNMENTIONED, Index
 from cxrmine.errors import CxrError
@@ -43,6 +44,7 @@ class Miner:
         self.config, self.recipe, self.index = config, recipe, index
         self.world = parallel.accelerator(config.device)
         self.objective = load(opened).to(self.world.device).to(memory_format=torch.channels_last)
+        self.offset = self.objective.backbone.cell_offset()
         self.findings = recipe.data.findings
         self.cut_at = np.array([opened.thresholds.get(f, 0.5) for f in self.findings])
         self.labels = index.restrict(self.findings, absent_as_null=True).labels()
@@ -54,7 +56,8 @@ class Miner:
         with ExitStack() as files:
             writer = files.enter_context(BoxWriter(out, meta))
             path = maps_path(self.config.maps, *self.config.shard) if self.config.maps else None
-            return self._write(out, writer, files.enter_context(MapsWriter(path)) if path else None)
+            maps = files.enter_context(MapsWriter(path, meta)) if path else None
+            return self._write(out, writer, maps)
 
     def _write(self, out: Path, writer: BoxWriter, maps: MapsWriter | None) -> MineResult:
         boxes: list[dict[str, Any]] = []
@@ -94,10 +97,10 @@ class Miner:
 
     def _mined(self) -> Iterator[Mined]:
         """Images in order. The network works on one batch while the threads box the one before."""
-        threads = parallel.workers(self.config.workers)
+        many = threads(self.config.workers)
         waiting: deque[list[Future[Mined]]] = deque()
-        stream = infer(self.objective, self.index, self.recipe.data, self.config.batch_size, threads, self.world)
-        with ThreadPoolExecutor(threads, thread_name_prefix="box") as pool:
+        stream = infer(self.objective, self.index, self.recipe.data, self.config.batch_size, many, self.world)
+        with ThreadPoolExecutor(many, thread_name_prefix="box") as pool:
             for batch, logits, maps in stream:
                 probabilities = 1 / (1 + np.exp(-logits))
                 jobs: dict[int, Future[Mined]] = {
@@ -147,7 +150,7 @@ class Miner:
         final = aggregate(maps, masks)
         if self.config.maps:
             self._keep(maps, final, pair, geometry, mined)
-        at_input = to_input(final, (size, size), self.recipe.network.stride, mine.align)
+        at_input = to_input(final, (size, size), self.recipe.network.stride, mine.align, self.offset)
         cut = extract(at_input, mine.way, mine.top, mine.cuts or None)
         boxes = geometry.to_original(cut.boxes)
         on_film = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))  # not only on padding

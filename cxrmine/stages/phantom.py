@@ -1,7 +1,6 @@
 """Write a phantom dataset: synthetic chest films in ChestX-ray14's own layout, with the truth of every lesion."""
 
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from cxrmine.boxes.table import truth_table, write_boxes
 from cxrmine.console import progress
+from cxrmine.cores import available
 from cxrmine.data.index import is_validation
 from cxrmine.data.phantom.cohort import Case, cases, render
 from cxrmine.data.phantom.film import to_byte
@@ -98,17 +98,13 @@ def in_processes(
     write: "partial[tuple[Box, ...]]", films: list[Case], workers: int | None
 ) -> Iterator[tuple[Box, ...]]:
     """The boxes of each film, in order. Each film has its own random numbers: who draws it makes no difference."""
-    workers = min(workers or available_cores(), max(1, len(films) // 16))
+    workers = min(workers or available(), max(1, len(films) // 16))
     if workers == 1:
         yield from map(write, films)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         yield from pool.map(write, films, chunksize=8)
-
-
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def write_film(case: Case, folder: Path, size: int, form: str) -> tuple[Box, ...]:

@@ -3,25 +3,25 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cxrmine.boxes.door import read_truth
 from cxrmine.boxes.shards import Boxes, grouped, read_boxes
-from cxrmine.boxes.table import truth_table
 from cxrmine.errors import CxrError
-from cxrmine.files import write_json, write_text
-from cxrmine.scoring.controls import box_controls, patients, random_control
-from cxrmine.scoring.localization import Bounds
+from cxrmine.files import write_text
+from cxrmine.scoring.controls import box_controls, random_control
 from cxrmine.scoring.protocols import Protocol, protocol
 from cxrmine.scoring.scores import readable_images, score_boxes
+from cxrmine.scoring.truth import Truth, read
 
 SCHEMA_VERSION = 1
 SHOWN = ("0.1", "0.3", "0.5")
+NEAR = 0.8  # how alike two words are of which one is the other misspelt; Pneumonia and Pneumothorax are 0.67
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,10 @@ class Score:
     truth: Path  # a dataset's folder, Parquet or CSV
     protocol: str = "cai2018"
     afp_per: str | None = None  # finding, all or rows; None: the protocol's
-    order: str | None = None  # image or score; None: the protocol's
     splits: tuple[str, ...] = ()  # judge truth of these splits; none: of all
     findings: tuple[str, ...] = ()  # judge these; none: all that have truth
     controls: bool = True
-    seed: int = 0  # of the random map
     run_patients: Path | None = None  # a run's patients.parquet: who it has seen
-    bounds: Bounds | None = None  # finding → T → largest AFP
-    json: Path | None = None
     csv: Path | None = None
 
 
@@ -51,114 +47,44 @@ class ScoreResult:
     notes: list[str] = field(default_factory=list)
 
 
-class Truth(NamedTuple):
-    everything: pa.Table
-    judged: pa.Table
-    images: set[str] | None  # all of the dataset's, where the truth is a dataset
-
-
 def run(config: Score) -> ScoreResult:
-    rules = protocol(config.protocol, config.afp_per, config.order)
-    truth = read(config)
+    rules = protocol(config.protocol, config.afp_per)
     methods = _predictions(config)
-    truth, not_mined = _on_mined_images(truth, methods)
+    truth = read(config.truth, config.splits, config.findings, methods)
+    _refuse_misspelt(truth.judged, methods)
     mined_images = next((readable_images(boxes.images) for _, boxes in methods if boxes.images is not None), None)
     controls: dict[str, dict[str, Any]] = {}
     references: dict[str, str] = {}
     if config.controls:
         recipe = methods[0][1].meta.get("recipe", {}) if methods else {}
         tables, references = box_controls(truth.judged, truth.everything)
-        tables["random map"] = random_control(truth.judged, recipe, config.seed)
+        tables["random map"] = random_control(truth.judged, recipe)
         like = Boxes(tables["random map"], {"recipe": recipe}, None)
-        controls = {n: _scores(config, rules, truth, like._replace(table=t), mined_images) for n, t in tables.items()}
-    predicted = [(name, _scores(config, rules, truth, boxes, mined_images)) for name, boxes in methods]
+        controls = {n: _scores(rules, truth, like._replace(table=t), mined_images) for n, t in tables.items()}
+    predicted = [(name, _scores(rules, truth, boxes, mined_images)) for name, boxes in methods]
     leakage = _leakage(config, truth.judged)
     document = _document(rules, predicted, controls, references, leakage)
-    document["counts"] = {**document["counts"], "truth_boxes_on_images_not_mined": not_mined}
-    notes = _notes(rules, predicted, references, leakage)
-    if not_mined:
-        notes.append(f"{not_mined:,} truth boxes lie on images that were not mined: not judged.")
+    document["counts"] = {**document["counts"], "truth_boxes_on_images_not_mined": truth.not_mined}
+    notes = [rules.sentence(), *_control_notes(controls, references)]
+    notes += [*_leakage_notes(leakage, methods), *_prediction_notes(predicted)]
+    if truth.not_mined:
+        notes.append(f"{truth.not_mined:,} truth boxes lie on images that were not mined: not judged.")
     result = ScoreResult(rules, [*controls.items(), *predicted], document, notes)
-    if config.json is not None:
-        write_json(config.json, result.document)
     if config.csv is not None:
         write_text(config.csv, "".join(",".join(map(_cell, line)) + "\n" for line in figures(result)))
     return result
 
 
-def _scores(config: Score, rules: Protocol, truth: Truth, boxes: Boxes, mined_images: int | None) -> dict[str, Any]:
+def _scores(rules: Protocol, truth: Truth, boxes: Boxes, mined_images: int | None) -> dict[str, Any]:
     """`mined_images` is another table's count, for one that has no images table of its own."""
     if boxes.images is not None:
         mined_images = readable_images(boxes.images)
     fit = boxes.meta.get("recipe", {}).get("data", {}).get("fit", "stretch")
-    scores = score_boxes(
-        boxes.table,
-        truth.judged,
-        rules,
-        images=boxes.images,
-        mined_images=mined_images,
-        fit=fit,
-        bounds=config.bounds,
-    )
+    scores = score_boxes(boxes.table, truth.judged, rules, images=boxes.images, mined_images=mined_images, fit=fit)
     if truth.images is not None:
         strangers = set(pc.unique(boxes.table["image_id"]).to_pylist()) - truth.images
         scores["counts"]["images_not_in_dataset"] = len(strangers)
     return scores
-
-
-def read(config: Score) -> Truth:
-    """All truth boxes and the judged ones, from wherever they are."""
-    images = None
-    if config.truth.is_dir():
-        from cxrmine.data.layouts import open_dataset
-
-        index = open_dataset(config.truth)
-        everything, images = _truth_of(index.table, index.boxes), set(index.table["image_id"].to_pylist())
-    else:
-        everything = read_truth(config.truth)
-    judged = everything
-    for name, wanted in (("split", config.splits), ("finding", config.findings)):
-        if wanted:
-            judged = judged.filter(pc.is_in(judged[name].cast(pa.string()), value_set=pa.array(wanted, pa.string())))
-    if len(judged) == 0:
-        chosen = " and ".join(", ".join(words) for words in (config.splits, config.findings) if words)
-        raise CxrError(
-            f"{config.truth} has no truth boxes{' of ' + chosen if chosen else ''}.",
-            "Name a dataset that has boxes, or a table of them, with --truth.",
-        )
-    return Truth(everything, judged, images)
-
-
-def _truth_of(images: pa.Table, boxes: pa.Table) -> pa.Table:
-    """The boxes of a dataset with what its index knows of their images."""
-    at = pc.index_in(boxes["image_id"], images["image_id"].combine_chunks())
-    columns = {name: boxes[name] for name in ("image_id", "finding", "x_min", "y_min", "x_max", "y_max")}
-    sources = {"split": "split", "patient_id": "patient_id", "image_width": "width", "image_height": "height"}
-    for name, theirs in sources.items():
-        if name in boxes.column_names:
-            columns[name] = boxes[name]
-        elif theirs in images.column_names:
-            columns[name] = images[theirs].take(at)
-    return truth_table(columns)
-
-
-def _on_mined_images(truth: Truth, methods: list[tuple[str, Boxes]]) -> tuple[Truth, int]:
-    """The truth on images that every prediction has mined, with or without a box; and how many boxes are left out.
-
-    Without an images table nobody can tell an image that was not mined from one where nothing was found: all count.
-    """
-    judged = truth.judged
-    for name, boxes in methods:
-        if boxes.images is None:
-            continue
-        mined = pc.unique(boxes.images["image_id"].cast(pa.string()))
-        judged = judged.filter(pc.is_in(judged["image_id"].cast(pa.string()), value_set=mined))
-        if len(judged) == 0:
-            raise CxrError(
-                f"No image of {name} has a truth box.",
-                "Mine images that have truth (--split boxed), or name other truth.",
-            )
-    return truth._replace(judged=judged), len(truth.judged) - len(judged)
 
 
 def _predictions(config: Score) -> list[tuple[str, Boxes]]:
@@ -174,19 +100,39 @@ def _predictions(config: Score) -> list[tuple[str, Boxes]]:
     return list(zip(full, predicted, strict=True))
 
 
-def _leakage(config: Score, judged: pa.Table) -> dict[str, Any]:
+def _refuse_misspelt(judged: pa.Table, methods: list[tuple[str, Boxes]]) -> None:
+    """A truth finding that a method was never asked for, but nearly: its pairs would all count as missed."""
+    findings = pc.unique(judged["finding"].cast(pa.string())).to_pylist()
+    for name, boxes in methods:
+        known = boxes.meta.get("recipe", {}).get("data", {}).get("findings") or ()
+        lowered = {word.lower(): word for word in known}
+        for finding in findings:
+            near = get_close_matches(finding.lower(), lowered, 1, cutoff=NEAR)
+            if finding not in known and near:
+                raise CxrError(
+                    f"The truth has boxes of {finding}, which {name} does not know. Did you mean {lowered[near[0]]}?",
+                    "Name findings alike in truth and boxes, or judge others with --finding.",
+                )
+
+
+def _leakage(config: Score, judged: pa.Table) -> dict[str, int]:
     """How many of the judged patients the run has trained or validated on; empty where no run was named."""
-    if config.run_patients is None:
+    path = config.run_patients
+    if path is None:
         return {}
+    if not path.is_file():
+        raise CxrError(f"There is no run in {path.parent}: it has no {path.name}.", "Name a run's folder with --run.")
     try:
-        table = pq.ParquetFile(config.run_patients).read()
-        seen = set(table["patient_id"].cast(pa.string()).to_pylist())
+        table = pq.ParquetFile(path).read()
+        split = dict(zip(table["patient_id"].cast(pa.string()).to_pylist(), table["split"].to_pylist(), strict=True))
     except (pa.ArrowException, OSError, KeyError):
-        raise CxrError(
-            f"{config.run_patients} is not a run's table of patients.", "Name the patients.parquet of a run."
-        ) from None
-    ours = set(patients(judged))
-    return {"patients": len(ours & seen), "of": len(ours)}
+        raise CxrError(f"{path} is not a run's table of patients.", "Name the folder of a run with --run.") from None
+    known = judged["patient_id"].cast(pa.string())
+    ours = set(known.drop_null().to_pylist())
+    trained = sum(split.get(patient) == "train" for patient in ours)
+    seen = sum(patient in split for patient in ours)
+    nameless = judged["image_id"].cast(pa.string()).filter(known.is_null())
+    return {"patients": seen, "trained": trained, "of": len(ours), "images_without_patient": len(pc.unique(nameless))}
 
 
 def _document(
@@ -194,7 +140,7 @@ def _document(
     methods: list[tuple[str, dict[str, Any]]],
     controls: dict[str, dict[str, Any]],
     references: dict[str, str],
-    leakage: dict[str, Any],
+    leakage: dict[str, int],
 ) -> dict[str, Any]:
     """The first prediction's figures at the top; further predictions under `others`."""
     name, first = methods[0] if methods else ("", {})
@@ -203,16 +149,38 @@ def _document(
     return document | {"others": dict(methods[1:]), "controls": controls, "references": references}
 
 
-def _notes(
-    rules: Protocol, methods: list[tuple[str, dict[str, Any]]], references: dict[str, str], leakage: dict[str, Any]
-) -> list[str]:
-    notes = [rules.sentence()]
+def _control_notes(controls: dict[str, dict[str, Any]], references: dict[str, str]) -> Iterator[str]:
     if references:
-        notes.append(f"Mean and typical box from: {'; '.join(sorted(set(references.values())))}.")
-    if leakage.get("patients"):
-        notes.append(f"LEAKS: the run has seen {leakage['patients']} of the {leakage['of']} judged patients.")
-    elif leakage:
-        notes.append(f"None of the {leakage['of']} judged patients was trained or validated on.")
+        yield f"Mean and typical box from: {'; '.join(sorted(set(references.values())))}."
+    bare = {name: scores["counts"]["judged_pairs_without_box"] for name, scores in controls.items()}
+    if any(bare.values()):
+        said = ", ".join(f"{name} {count:,}" for name, count in bare.items() if count)
+        pairs = next(iter(controls.values()))["counts"]["judged_pairs"]
+        yield (
+            f"Of {pairs:,} judged pairs, controls have no box for: {said} "
+            "(the image's size is not known, or no other patient has a box of that finding)."
+        )
+
+
+def _leakage_notes(leakage: dict[str, int], methods: list[tuple[str, Boxes]]) -> Iterator[str]:
+    """Boxes of training films are the product, so there that is said plainly; anywhere else it is a leak."""
+    if not leakage:
+        return
+    of, trained = leakage["of"], leakage["trained"]
+    if leakage["patients"]:
+        product = bool(methods) and all(boxes.meta.get("split") == "train" for _, boxes in methods)
+        said = f"The run was trained on {trained:,} of the {of:,} judged patients"
+        if leakage["patients"] > trained:
+            said += f", and validated on {leakage['patients'] - trained:,}"
+        yield f"{said}: these are boxes of its training films." if product else f"LEAKS: {said}."
+    elif of:
+        yield f"None of the {of:,} judged patients was trained or validated on."
+    if leakage["images_without_patient"]:
+        unknown = leakage["images_without_patient"]
+        yield f"The patients of {unknown:,} judged images are not known: the run may have seen them."
+
+
+def _prediction_notes(methods: list[tuple[str, dict[str, Any]]]) -> Iterator[str]:
     told = {
         "unjudged": "boxes of pairs without truth are unjudged",
         "judged_pairs_without_box": "judged pairs have no box",
@@ -224,8 +192,7 @@ def _notes(
         if counts["findings_without_truth"]:
             said.append(f"no truth for {', '.join(counts['findings_without_truth'])}")
         if said:
-            notes.append(f"{name}: {'; '.join(said)}.")
-    return notes
+            yield f"{name}: {'; '.join(said)}."
 
 
 Table = tuple[str, list[str], list[list[str]], str]

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from cxrmine import console
 from cxrmine.config import Recipe, differences, load_recipe
+from cxrmine.cores import threads
 from cxrmine.data.index import Index
 from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError
@@ -48,35 +49,39 @@ def run(config: Train) -> TrainResult:
     dataset = open_dataset(config.data)
     index = dataset.restrict(recipe.data.findings) if recipe.data.findings else dataset
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"findings": index.findings})})
-    train = _readable(index.select(",".join(("train", *recipe.train.include))), recipe)
-    validation = _readable(index.select("val"), recipe)
+    train = index.select(",".join(("train", *recipe.train.include)))
+    validation = index.select("val")
+    _refuse_many_missing(train, recipe)
+    _refuse_many_missing(validation, recipe)
+    folder = RunFolder(config.run)
+    if folder.finished and not config.fresh:
+        _refuse_another(folder, recipe, dataset.fingerprint)
+        return _result(folder, len(train), already_done=True)
     # Only now torch, which takes seconds to import: a typo is answered at once.
     from cxrmine.learn import parallel
     from cxrmine.stages.training import Training
 
     world = parallel.accelerator(config.device)
-    folder = RunFolder(config.run)
+    training = Training(recipe, train, validation, folder, world, threads(config.workers))
     with locked(config.run) if world.is_main_process else contextlib.nullcontext("") as dead_owner:
         if world.is_main_process:
             if dead_owner:
                 console.log(f"{folder.path}: took over the lock of {dead_owner}, which is gone.")
-            _claim(folder, recipe, dataset.fingerprint, config.fresh)
-            _write_patients(folder, train, validation)
+            if config.fresh:
+                _move_aside(folder)
+            if folder.recipe.is_file():
+                _refuse_another(folder, recipe, dataset.fingerprint)
+            else:
+                _write_patients(folder, train, validation)
+                write_recipe(folder, recipe, dataset.fingerprint)
         world.wait_for_everyone()
-        already_done = folder.finished
-        if not already_done:
-            Training(recipe, train, validation, folder, world, parallel.workers(config.workers)).run()
-            world.wait_for_everyone()
-        return _result(folder, len(train), already_done)
+        training.run()
+        world.wait_for_everyone()
+        return _result(folder, len(train), already_done=False)
 
 
-def _claim(folder: RunFolder, recipe: Recipe, fingerprint: str, fresh: bool) -> None:
-    """Make the folder this run's, or refuse."""
-    if fresh:
-        _move_aside(folder)
-    if not folder.recipe.is_file():
-        write_recipe(folder, recipe, fingerprint)
-        return
+def _refuse_another(folder: RunFolder, recipe: Recipe, fingerprint: str) -> None:
+    """A folder goes on with the recipe and the dataset it began with."""
     before, dataset = read_recipe(folder)
     changed = differences(before, recipe)
     if dataset != fingerprint:
@@ -103,17 +108,14 @@ def _move_aside(folder: RunFolder) -> None:
     console.log(f"The run that was in {folder.path} is now in {aside}.")
 
 
-def _readable(index: Index, recipe: Recipe) -> Index:
-    """The images whose file is there; an error when too many are not."""
-    present, missing = index.present()
+def _refuse_many_missing(index: Index, recipe: Recipe) -> None:
+    """A few images without a file are skipped when their turn comes; more than the recipe allows are an error."""
+    _, missing = index.present()
     if missing and missing.count > recipe.data.max_unreadable * len(index):
         raise CxrError(
             f"{missing.count} of {len(index)} images are listed but not there, for instance {missing.examples[0]}.",
             "Add them, see all with cxrmine check, or allow more with --set data.max_unreadable=SHARE.",
         )
-    if missing:
-        console.log(f"skipped: {missing.count} images are listed but not there, for instance {missing.examples[0]}")
-    return present
 
 
 def _write_patients(folder: RunFolder, train: Index, validation: Index) -> None:

@@ -41,6 +41,7 @@ class Training:
         self.train_targets = targets(train.labels(), recipe.data)
         self.validation_targets = targets(validation.labels(), recipe.data)
         self.unreadable: dict[str, str] = {}
+        self._refuse_small_batches()
         torch.manual_seed(recipe.train.seed)
         objective = build(recipe, prevalence(self.train_targets))
         self.objective = objective.to(world.device).to(memory_format=torch.channels_last)
@@ -94,8 +95,20 @@ class Training:
                 f"the first is {image_id} ({why}).",
                 "See all with cxrmine check, or allow more with --set data.max_unreadable=SHARE.",
             )
-        if len(batch.rows) < 2:
-            raise CxrError("A training batch has fewer than two readable images.", "See cxrmine check.")
+        if len(batch.rows) < 2:  # a batch norm needs two; the loss of one film would be noise anyway
+            raise CxrError(
+                "A training batch has fewer than two readable images.",
+                "See cxrmine check, or take a larger train.batch_size.",
+            )
+
+    def _refuse_small_batches(self) -> None:
+        share = min(self.recipe.train.batch_size, len(self.train)) // self.world.num_processes
+        if share < 2:
+            raise CxrError(
+                f"{len(self.train)} training images in batches of {self.recipe.train.batch_size} "
+                f"over {self.world.num_processes} processes leave {share} a process; two are needed.",
+                "Take more images, a larger train.batch_size, or fewer processes.",
+            )
 
     def evaluate(self) -> tuple[float, np.ndarray, np.ndarray]:
         """Mean cross entropy, probabilities and labels on the validation patients."""

@@ -182,4 +182,4 @@ def test_no_dataset(tmp_path: Path) -> None:
 def test_a_phantom_dataset_is_sound(dataset: Path) -> None:
     report = run(Check(dataset, strict=True))
     assert found(report) == {}
-    assert report.document["sizes"] == {"96x96": 48}
+    assert report.document["sizes"] == {"96x96": 160}

@@ -144,6 +144,7 @@ def test_missing_and_unreadable_images_stop_a_run_that_has_too_many(dataset: Pat
         run(Train(broken, "demo", tmp_path / "run", TINY, device="cpu", workers=1))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_state_is_read_without_unpickling(trained: Path, tmp_path: Path) -> None:
     import pickle
 

@@ -36,14 +36,14 @@ def main(out: Path) -> None:
 def one_seed(folder: Path, seed: int) -> dict[str, Any]:
     result = demo.run(demo.Demo(folder, seed))
     acc = {name: {t: without(scores, t) for t in SHOWN} for name, scores in result.boxed.rows}
-    return {"seed": seed, "acc": acc, "auc": test_auc(folder)}
+    return {"seed": seed, "acc": acc, "auc": auc_on_test_films(folder)}
 
 
 def without(scores: dict[str, Any], t: str) -> float:
     return float(np.mean([at[t]["acc"] for finding, at in scores["acc_afp"].items() if finding != LEFT_OUT]))
 
 
-def test_auc(folder: Path) -> dict[str, float]:
+def auc_on_test_films(folder: Path) -> dict[str, float]:
     """AUC per finding on all test films, from the probabilities of every pair."""
     boxes = folder / "test-all.parquet"
     mine.run(mine.Mine(folder / "run", folder / "data", boxes, "test", findings="all", device="cpu"))

@@ -14,6 +14,7 @@ import typer
 
 from cxrmine import __version__, console
 from cxrmine.errors import CxrError, UsageError
+from cxrmine.files import explained, write_text
 from cxrmine.settings import setting
 
 app = typer.Typer(
@@ -46,8 +47,6 @@ def guarded(command: Command) -> Command:
         except OSError as fault:
             if debug:
                 raise
-            from cxrmine.files import explained
-
             _fail(f"{explained(fault)}.", "Nothing half-written was left; run it again when that is mended.", 1)
         except MemoryError:
             _fail("Out of memory.", "Try a smaller --batch-size or fewer --workers.", 1)
@@ -155,7 +154,7 @@ def check(
     from cxrmine.stages import check as stage
 
     report = stage.run(stage.Check(Path(setting("data", data)), fast, strict, workers))
-    _write_json(json_out, report.document)
+    _write(json_out, _json(report.document))
     if json_out != "-":
         sheets, closing = stage.tables(report)
         for sheet in sheets:
@@ -262,7 +261,7 @@ def score(
     protocol: Annotated[str, typer.Option(help="Whose rules: cai2018, ham2021, ham2021-code.")] = "cai2018",
     afp_per: Annotated[str, typer.Option(help="AFP's denominator: finding, all or rows.")] = "finding",
     json_out: Annotated[str | None, typer.Option("--json", help="Write every figure as JSON; - is stdout.")] = None,
-    csv_out: Annotated[Path | None, typer.Option("--csv", help="Write every figure as CSV.")] = None,
+    csv_out: Annotated[str | None, typer.Option("--csv", help="Write every figure as CSV; - is stdout.")] = None,
     per_finding: Annotated[bool, typer.Option("--findings", help="Show a table of each finding too.")] = False,
 ) -> None:
     """Score boxes against truth.
@@ -279,19 +278,22 @@ def score(
     seen = Folder(Path(folder)).patients if named else None
     splits = tuple(word.strip() for word in split.split(",")) if split is not None else ()
     chosen = (protocol, afp_per, splits, tuple(finding or ()))
-    result = stage.run(stage.Score(tuple(sources), against, *chosen, run_patients=seen, csv=csv_out))
-    _write_json(json_out, result.document)
-    if json_out != "-":
+    result = stage.run(stage.Score(tuple(sources), against, *chosen, run_patients=seen))
+    _write(json_out, _json(result.document))
+    _write(csv_out, stage.csv(result))
+    if "-" not in (json_out, csv_out):
         console.table(*stage.summary_table(result))
         if per_finding:
             for table in stage.finding_tables(result):
                 console.table(*table)
 
 
-def _write_json(target: str | None, document: object) -> None:
-    if target == "-":
-        console.say(json.dumps(document, indent=2))
-    elif target:
-        from cxrmine.files import write_json
+def _json(document: object) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
-        write_json(Path(target), document)
+
+def _write(target: str | None, text: str) -> None:
+    if target == "-":
+        console.say(text.rstrip())
+    elif target:
+        write_text(Path(target), text)

@@ -11,13 +11,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from cxrmine.boxes.extract import to_input
 from cxrmine.boxes.maps import FINAL, maps_path, read_maps
 from cxrmine.boxes.shards import read_boxes, shard_path
-from cxrmine.boxes.table import images_path, read_meta
+from cxrmine.boxes.table import COORDINATES, images_path, read_meta
+from cxrmine.data.images import fit_geometry
 from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.files import write_bytes
+from cxrmine.runs import open_run
 from cxrmine.stages.mine import Mine, run, summary
+from cxrmine.stages.miner import Mined, Miner
 from tests.test_cli import cxrmine, refused
 
 
@@ -358,3 +362,33 @@ def test_a_shard_without_images_is_whole(dataset: Path, trained: Path, tmp_path:
     config = Mine(trained, dataset, tmp_path / "b.parquet", split="test", shard=(2, 400), device="cpu", workers=1)
     assert summary(config, run(config)).startswith("0 boxes of 0 pairs in 0 images")
     assert len(rows(shard_path(config.out, 2, 400))) == 0
+
+
+def test_padding_sets_no_scale_and_takes_no_box(dataset: Path, trained: Path, tmp_path: Path) -> None:
+    """Films twice as wide as high, padded: the strongest cells are put on the padding, and must not matter."""
+    opened = open_run(trained)
+    recipe = opened.recipe.model_copy(update={"data": opened.recipe.data.model_copy(update={"fit": "pad"})})
+    index = open_dataset(dataset).select("boxed")
+    miner = Miner(Mine(trained, dataset, tmp_path / "b.parquet", device="cpu"), recipe, opened, index, len(index))
+    geometry = fit_geometry(96, 48, 64, "pad")  # the film is rows 16 to 47 of the input: cells 2 to 5 of 8
+    assert geometry.film() == (slice(16, 48), slice(0, 64))
+    map_ = np.zeros((8, 8), np.float32)
+    map_[0, 3], map_[7, 7] = 9.0, 5.0
+    map_[3, 5] = 1.0
+    mined = Mined([], [], [])
+    assert miner._pair(map_, {"image_id": "a", "finding": "Mass"}, geometry, mined) == 1
+    box = mined.boxes[0]
+    assert box["x_min"] < 40 * 96 / 64 < box["x_max"]  # cell 5 is centred at pixel 40 of 64, 60 of the film's 96
+    assert box["y_min"] < (24 - 16) * 48 / 32 < box["y_max"]
+    left, top, right, bottom = geometry.to_input(np.array([[box[k] for k in COORDINATES]]))[0].round().astype(int)
+    at_input = to_input(map_ * (map_ == 1), (64, 64), 8)
+    assert box["score"] == pytest.approx(at_input[top:bottom, left:right].mean(), abs=1e-5)
+
+
+def test_one_bad_film_is_no_fault_of_a_small_shard(dataset: Path, trained: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "data"
+    shutil.copytree(dataset, broken)
+    sorted((broken / "images").iterdir())[0].write_bytes(b"")
+    out = tmp_path / "s.parquet"
+    mine(broken, trained, out, split="all", shard=(1, 3))
+    assert len(rows(images_path(shard_path(out, 1, 3)))) > 1

@@ -221,7 +221,7 @@ def test_leakage_counts_patients_the_run_has_seen(tmp_path, drawn):
 
 def test_files_are_written(tmp_path, drawn):
     path = mine(tmp_path / "b.parquet", IMAGES)
-    score.run(score.Score((path,), drawn, csv=tmp_path / "s.csv"))
+    (tmp_path / "s.csv").write_text(score.csv(score.run(score.Score((path,), drawn))))
     with (tmp_path / "s.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     wanted = {"method": "cam", "measure": "acc_afp", "finding": "Mass", "threshold": "0.3", "figure": "acc"}

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -97,3 +98,31 @@ def test_the_command_follows_the_protocol(tmp_path):
         assert f"Protocol {name}: a truth box is hit at IoU {rules.rule} T" in text
         assert "truth boxes of all findings" in text
     assert "Did you mean 'cai2018'?" in command(path, "--truth", drawn, "--protocol", "cai", cwd=tmp_path, code=2)
+
+
+def test_the_command_does_not_vouch_for_a_run_that_did_not_make_the_boxes(dataset, trained, boxed, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    weights = other / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    told = command(boxed, "--truth", dataset, "--run", other, cwd=tmp_path)
+    assert "cam was not mined with this run" in told
+    assert "trained or validated on" not in told
+
+
+def test_the_command_says_when_truth_is_another_dataset(dataset, boxed, tmp_path):
+    assert "CAREFUL" not in command(boxed, "--truth", dataset, cwd=tmp_path)
+    other = tmp_path / "other"
+    shutil.copytree(dataset, other)
+    entry = other / "Data_Entry_2017_v2020.csv"
+    entry.write_text(entry.read_text().replace("No Finding", "Hernia", 1))
+    assert "CAREFUL: the boxes of cam were mined from another dataset" in command(boxed, "--truth", other, cwd=tmp_path)
+
+
+def test_the_command_takes_the_shells_own_glob_of_shards(dataset, trained, boxed, tmp_path):
+    for i in (1, 2):
+        mining.run(mining.Mine(trained, dataset, tmp_path / "b.parquet", "boxed", shard=(i, 2), device="cpu"))
+    named = sorted(tmp_path.glob("b-*.parquet"))
+    assert len(named) == 4
+    figures = [command(*some, "--truth", dataset, "--csv", "-", cwd=tmp_path) for some in (named, [boxed])]
+    assert figures[0] == figures[1]

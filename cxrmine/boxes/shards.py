@@ -1,7 +1,7 @@
 """Reading boxes back: from a file, a folder or a glob, with the shards of one table joined."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,10 +78,11 @@ def expand(source: Path | Sequence[Path]) -> list[Path]:
     return found
 
 
-def grouped(sources: Iterable[Path]) -> list[list[Path]]:
+def grouped(sources: Sequence[Path]) -> list[list[Path]]:
     """Several sources, in their order, with the shards of one table (a glob that the shell opened) put together."""
     groups: dict[Path, list[Path]] = {}
-    for source in sources:
+    boxes = [source for source in sources if not _is_images(source)]  # the shell's own glob takes both tables
+    for source in boxes or sources:
         for path in expand(source):
             groups.setdefault(_shard(path)[0], []).append(path)
     return list(groups.values())

@@ -112,6 +112,11 @@ class Geometry:
         mapped = (_corners(boxes) - self._offset()) / self._scale()
         return np.clip(mapped, 0.0, [self.width, self.height] * 2)
 
+    def film(self) -> tuple[slice, slice]:
+        """The rows and columns of the input that show the film; the rest is padding."""
+        left, top, right, bottom = np.rint(self.to_input(np.array([[0, 0, self.width, self.height]]))[0]).astype(int)
+        return slice(top, bottom), slice(left, right)
+
     def _scale(self) -> np.ndarray:
         return np.array([self.scale_x, self.scale_y] * 2)
 

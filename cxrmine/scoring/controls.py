@@ -62,8 +62,12 @@ def random_control(scored: pa.Table, recipe: Mapping[str, Any], seed: int = 0) -
     for pair in judged_pairs(scored).to_pylist():
         if pair["image_width"] is None or pair["image_height"] is None:
             continue
-        cut = extract(random_map(pair["image_id"], pair["finding"], size, seed), **options)
-        boxes = fit_geometry(pair["image_width"], pair["image_height"], size, fit).to_original(cut.boxes)
+        geometry = fit_geometry(pair["image_width"], pair["image_height"], size, fit)
+        noise = random_map(pair["image_id"], pair["finding"], size, seed)
+        visible = np.zeros_like(noise)
+        visible[geometry.film()] = noise[geometry.film()]
+        cut = extract(visible, **options)
+        boxes = geometry.to_original(cut.boxes)
         seen = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # not wholly beside the film
         for rank, i in enumerate(np.flatnonzero(seen), start=1):
             worth = {"rank": rank, "score": float(cut.scores[i]), "threshold": float(cut.thresholds[i])}

@@ -29,6 +29,7 @@ class Truth(NamedTuple):
     judged: pa.Table
     images: set[str] | None  # all of the dataset's, where the truth is a dataset
     not_mined: int  # boxes that were chosen, but are on images that a prediction has not mined
+    dataset: str  # the dataset's fingerprint, where the truth is one
 
 
 def read(
@@ -50,7 +51,8 @@ def read(
     chosen = _chosen(everything, path, splits, findings)
     judged = _on_mined_images(chosen, predictions)
     images = None if index is None else set(index.table["image_id"].to_pylist())
-    return Truth(everything, judged, images, len(chosen) - len(judged))
+    fingerprint = "" if index is None else index.fingerprint
+    return Truth(everything, judged, images, len(chosen) - len(judged), fingerprint)
 
 
 def _of_dataset(index: Index) -> pa.Table:
@@ -125,14 +127,17 @@ def _on_mined_images(judged: pa.Table, predictions: Sequence[tuple[str, Boxes]])
 
     Without an images table nobody can tell an image that was not mined from one where nothing was found: all count.
     """
+    chosen = judged
     for name, boxes in predictions:
         if boxes.images is None:
             continue
         mined = pc.unique(boxes.images["image_id"].cast(pa.string()))
-        judged = judged.filter(pc.is_in(judged["image_id"].cast(pa.string()), value_set=mined))
-        if len(judged) == 0:
+        if not pc.any(pc.is_in(chosen["image_id"].cast(pa.string()), value_set=mined)).as_py():
             raise CxrError(
-                f"No image of {name} has a truth box.",
-                "Mine images that have truth (--split boxed), or name other truth.",
+                f"No image of {name} has a truth box among those to be judged.",
+                "Mine images that have truth (--split boxed), or name other truth, or another --split or --finding.",
             )
+        judged = judged.filter(pc.is_in(judged["image_id"].cast(pa.string()), value_set=mined))
+    if len(judged) == 0:
+        raise CxrError("No image with truth is in all these tables.", "Score them one by one, or mine one split.")
     return judged

@@ -1,6 +1,7 @@
 """From nothing to scored boxes in one folder. Run again on the same folder, it goes on where it stopped."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,11 +192,12 @@ def table(result: DemoResult) -> tuple[str, list[str], list[list[str]], str]:
 
 def what_next(result: DemoResult) -> str:
     folder = result.directory
+    cxrmine = "uv run cxrmine" if "UV" in os.environ else "cxrmine"  # uv run puts nothing on the PATH of the shell
     return (
         f"Look at {folder / 'contact-sheet.png'}; all figures are in {folder / 'scores.json'}.\n"
         f"Next: cd {folder}, then for instance\n"
-        "  cxrmine check\n"
-        "  cxrmine mine --split test --findings predicted --out predicted.parquet\n"
-        "  cxrmine score --findings\n"
-        "  cxrmine train --run run-2 --set train.seed=1"
+        f"  {cxrmine} check\n"
+        f"  {cxrmine} mine --split test --findings predicted --out predicted.parquet\n"
+        f"  {cxrmine} score --findings\n"
+        f"  {cxrmine} train --run run-2 --set train.seed=1"
     )

@@ -61,14 +61,15 @@ def run(config: Mine) -> MineResult:
             f"The ways are {', '.join(WAYS)}.",
         )
     meta = _provenance(config, recipe, opened, index)
-    index = _slice(index.select(config.split), shard, shards)
+    chosen = index.select(config.split)
+    index = _slice(chosen, shard, shards)
     if _is_done(out, meta, config):
         return MineResult(out, already_done=True, images=len(index))
     for path in (out, *_maps_of(config)):
         check_writable(path)
     from cxrmine.stages.miner import Miner  # torch comes in here, once the input is known to be good
 
-    return Miner(config, recipe, opened, index).run(out, meta)
+    return Miner(config, recipe, opened, index, len(chosen)).run(out, meta)
 
 
 def summary(config: Mine, result: MineResult) -> str:

@@ -40,8 +40,9 @@ class Mined:
 
 
 class Miner:
-    def __init__(self, config: Mine, recipe: Recipe, opened: Run, index: Index) -> None:
-        self.config, self.recipe, self.index = config, recipe, index
+    def __init__(self, config: Mine, recipe: Recipe, opened: Run, index: Index, of: int) -> None:
+        """`index`: this shard's images, out of `of`."""
+        self.config, self.recipe, self.index, self.of = config, recipe, index, of
         self.world = parallel.accelerator(config.device)
         self.objective = load(opened).to(self.world.device).to(memory_format=torch.channels_last)
         self.offset = self.objective.backbone.cell_offset()
@@ -87,10 +88,10 @@ class Miner:
         count["without_box"] += sum(row["status"] == "no box" for row in mined.images)
         if unreadable:
             console.log(f"unreadable: {unreadable[0]['image_id']}: {unreadable[0]['status']}")
-        limit = self.recipe.data.max_unreadable * len(self.index)
+        limit = self.recipe.data.max_unreadable * self.of  # of all shards: one bad film in a small shard is no fault
         if count["unreadable"] > limit:
             raise CxrError(
-                f"{count['unreadable']} of {len(self.index)} images cannot be read, "
+                f"{count['unreadable']} of {self.of} images cannot be read, "
                 f"the last is {mined.images[0]['image_id']} ({mined.images[0]['status']}).",
                 "See all with cxrmine check, or allow more with --set data.max_unreadable=SHARE.",
             )
@@ -146,21 +147,29 @@ class Miner:
 
     def _pair(self, map_: np.ndarray, pair: dict[str, Any], geometry: Geometry, mined: Mined) -> int:
         mine, size = self.recipe.mine, self.recipe.data.size
-        maps, masks = erase(map_, mine.rounds)
+        rows, columns = geometry.film()
+        maps, masks = erase(self._on_film(map_, rows, columns), mine.rounds)
         final = aggregate(maps, masks)
         if self.config.maps:
             self._keep(maps, final, pair, geometry, mined)
         at_input = to_input(final, (size, size), self.recipe.network.stride, mine.align, self.offset)
-        cut = extract(at_input, mine.way, mine.top, mine.cuts or None)
+        visible = np.zeros_like(at_input)
+        visible[rows, columns] = at_input[rows, columns]
+        cut = extract(visible, mine.way, mine.top, mine.cuts or None)
         boxes = geometry.to_original(cut.boxes)
-        on_film = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))  # not only on padding
         frame = {"image_width": geometry.width, "image_height": geometry.height, "source": self.source}
-        for rank, i in enumerate(on_film, start=1):
-            worth = {"rank": rank, "score": float(cut.scores[i]), "threshold": float(cut.thresholds[i])}
+        for i in range(len(boxes)):
+            worth = {"rank": i + 1, "score": float(cut.scores[i]), "threshold": float(cut.thresholds[i])}
             region = {"region": cut.regions[i], "region_height": size, "region_width": size}
             place = dict(zip(COORDINATES, boxes[i].tolist(), strict=True))
             mined.boxes.append({**pair, **worth, **place, **frame, **region})
-        return len(on_film)
+        return len(boxes)
+
+    def _on_film(self, map_: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        """The map without the cells that look at padding: a peak there must not set the scale of the others."""
+        down, across = (np.arange(n) * self.recipe.network.stride + self.offset for n in map_.shape)
+        seen = np.outer((down >= rows.start) & (down < rows.stop), (across >= columns.start) & (across < columns.stop))
+        return np.where(seen, map_, np.float32(0))
 
     def _keep(
         self, maps: np.ndarray, final: np.ndarray, pair: dict[str, Any], geometry: Geometry, mined: Mined

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from cxrmine.boxes.shards import Boxes, grouped, read_boxes
 from cxrmine.errors import CxrError
-from cxrmine.files import write_text
+from cxrmine.files import sha256
 from cxrmine.scoring.controls import box_controls, random_control
 from cxrmine.scoring.protocols import Protocol, protocol
 from cxrmine.scoring.scores import readable_images, score_boxes
@@ -34,7 +34,6 @@ class Score:
     findings: tuple[str, ...] = ()  # judge these; none: all that have truth
     controls: bool = True
     run_patients: Path | None = None  # a run's patients.parquet: who it has seen
-    csv: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -62,17 +61,24 @@ def run(config: Score) -> ScoreResult:
         like = Boxes(tables["random map"], {"recipe": recipe}, None)
         controls = {n: _scores(rules, truth, like._replace(table=t), mined_images) for n, t in tables.items()}
     predicted = [(name, _scores(rules, truth, boxes, mined_images)) for name, boxes in methods]
-    leakage = _leakage(config, truth.judged)
+    made_elsewhere = _not_of_run(config, methods)
+    leakage = {} if made_elsewhere else _leakage(config, truth.judged)
     document = _document(rules, predicted, controls, references, leakage)
     document["counts"] = {**document["counts"], "truth_boxes_on_images_not_mined": truth.not_mined}
-    notes = [rules.sentence(), *_control_notes(controls, references)]
+    strange = [n for n, b in methods if truth.dataset and b.meta.get("dataset", truth.dataset) != truth.dataset]
+    notes = [f"CAREFUL: the boxes of {', '.join(strange)} were mined from another dataset."] if strange else []
+    notes += [rules.sentence(), *_control_notes(controls, references)]
+    if made_elsewhere:
+        notes.append(f"{made_elsewhere} was not mined with this run: whom its network has seen is not known.")
     notes += [*_leakage_notes(leakage, methods), *_prediction_notes(predicted)]
     if truth.not_mined:
         notes.append(f"{truth.not_mined:,} truth boxes lie on images that were not mined: not judged.")
     result = ScoreResult(rules, [*controls.items(), *predicted], document, notes)
-    if config.csv is not None:
-        write_text(config.csv, "".join(",".join(map(_cell, line)) + "\n" for line in figures(result)))
     return result
+
+
+def csv(result: ScoreResult) -> str:
+    return "".join(",".join(map(_cell, line)) + "\n" for line in figures(result))
 
 
 def _scores(rules: Protocol, truth: Truth, boxes: Boxes, mined_images: int | None) -> dict[str, Any]:
@@ -113,6 +119,15 @@ def _refuse_misspelt(judged: pa.Table, methods: list[tuple[str, Boxes]]) -> None
                     f"The truth has boxes of {finding}, which {name} does not know. Did you mean {lowered[near[0]]}?",
                     "Name findings alike in truth and boxes, or judge others with --finding.",
                 )
+
+
+def _not_of_run(config: Score, methods: list[tuple[str, Boxes]]) -> str:
+    """The first prediction that says it was made with other weights than those of the run that was named."""
+    weights = config.run_patients and config.run_patients.with_name("model.safetensors")
+    if not weights or not weights.is_file():
+        return ""
+    ours = sha256(weights)
+    return next((name for name, boxes in methods if boxes.meta.get("weights_sha256", ours) != ours), "")
 
 
 def _leakage(config: Score, judged: pa.Table) -> dict[str, int]:
@@ -157,8 +172,8 @@ def _control_notes(controls: dict[str, dict[str, Any]], references: dict[str, st
         said = ", ".join(f"{name} {count:,}" for name, count in bare.items() if count)
         pairs = next(iter(controls.values()))["counts"]["judged_pairs"]
         yield (
-            f"Of {pairs:,} judged pairs, controls have no box for: {said} "
-            "(the image's size is not known, or no other patient has a box of that finding)."
+            f"Of {pairs:,} judged pairs, controls have no box for: {said} (the image's size is not known, "
+            "no other patient has a box of that finding, or the random map nothing to cut)."
         )
 
 

@@ -20,7 +20,7 @@ from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.files import write_bytes
 from cxrmine.runs import open_run
-from cxrmine.stages.mine import Mine, run, summary
+from cxrmine.stages.mine import Mine, _provenance, run, summary
 from cxrmine.stages.miner import Mined, Miner
 from tests.test_cli import cxrmine, refused
 
@@ -116,6 +116,14 @@ def test_the_metadata_say_what_was_done_and_hold_no_path(dataset: Path, trained:
     assert len(meta["weights_sha256"]) == len(meta["dataset"]) == 64
     assert str(trained.parent) not in str(meta)
     assert str(dataset.parent) not in str(meta)
+
+
+def test_weights_from_a_file_are_named_without_their_folder(dataset: Path, trained: Path, tmp_path: Path) -> None:
+    opened = open_run(trained)
+    network = opened.recipe.network.model_copy(update={"weights": "/home/me/resnet.safetensors"})
+    recipe = opened.recipe.model_copy(update={"network": network})
+    told = _provenance(Mine(trained, dataset, tmp_path / "b.parquet"), recipe, opened, open_dataset(dataset))
+    assert told["recipe"]["network"]["weights"] == "resnet.safetensors"
 
 
 def test_maps_hold_every_round_and_the_final_map(dataset: Path, trained: Path, tmp_path: Path) -> None:

@@ -70,8 +70,9 @@ def test_weights_come_from_torchvisions_layout(tmp_path: Path, channels: int) ->
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "w.safetensors")
-    with pytest.raises(CxrError, match="does not fit this backbone"):
-        Backbone(Network(backbone="resnet18", weights=str(tmp_path / "w.safetensors")))
+    for channels in (1, 3):
+        with pytest.raises(CxrError, match="does not fit this backbone"):
+            Backbone(Network(backbone="resnet18", weights=str(tmp_path / "w.safetensors"), input_channels=channels))  # type: ignore[arg-type]
     (tmp_path / "junk.safetensors").write_bytes(b"junk")
     with pytest.raises(CxrError, match="is not a safetensors file"):
         Backbone(Network(backbone="resnet18", weights=str(tmp_path / "junk.safetensors")))

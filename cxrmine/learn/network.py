@@ -137,7 +137,8 @@ def _load_file(body: Any, path: Path) -> None:
     wanted = body.state_dict()
     state = {k: v for k, v in state.items() if not k.startswith(("fc.", "classifier.", "head."))}
     stem = body.pretrained_cfg.get("first_conv")
-    if stem and wanted[f"{stem}.weight"].shape[1] == 1 and state[f"{stem}.weight"].shape[1] == 3:
+    first = state.get(f"{stem}.weight")
+    if first is not None and first.ndim == 4 and first.shape[1] == 3 and wanted[f"{stem}.weight"].shape[1] == 1:
         state[f"{stem}.weight"] = state[f"{stem}.weight"].sum(1, keepdim=True)  # three equal channels become one
     missing = sorted(k for k in wanted if k not in state and not k.endswith("num_batches_tracked"))
     wrong = sorted(k for k in state if k not in wanted or state[k].shape != wanted[k].shape)

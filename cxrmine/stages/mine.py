@@ -126,8 +126,10 @@ def _images_to_mine(config: Mine, recipe: Recipe) -> Index:
 
 
 def _provenance(config: Mine, recipe: Recipe, opened: Run, index: Index) -> dict[str, Any]:
+    told = to_dict(recipe)
+    told["network"]["weights"] = Path(recipe.network.weights).name  # of a file the name alone: no path in a table
     return {
-        "recipe": to_dict(recipe),
+        "recipe": told,
         "weights_sha256": opened.weights_sha256,
         "dataset": index.fingerprint,
         "trained_on": opened.dataset,

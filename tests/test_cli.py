@@ -175,7 +175,7 @@ def test_a_pipe_that_closes_early_is_no_error_message(dataset: Path) -> None:
 
 
 def test_shards_are_read_from_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cxrmine.cli import _shard
+    from cxrmine.commands.mine import _shard
 
     assert _shard(None) == (1, 1)
     assert _shard("2/3") == (2, 3)

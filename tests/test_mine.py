@@ -250,7 +250,7 @@ def test_rounds_out_of_range_are_a_fault_of_the_command_line(tmp_path: Path, rou
 
 
 def test_the_shard_of_a_slurm_array(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cxrmine.cli import _shard
+    from cxrmine.commands.mine import _shard
 
     def slurm(**values: str) -> tuple[int, int]:
         for key in ("ID", "COUNT", "MIN", "STEP"):
@@ -276,7 +276,7 @@ def test_the_shard_of_a_slurm_array(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("text", ["²/3", "1/³", "0/3", "4/3", "1", "1/", "/3", "", "-1/3", "1/2/3", f"1/{'9' * 5000}"])
 def test_a_shard_that_is_none(text: str) -> None:
-    from cxrmine.cli import _shard
+    from cxrmine.commands.mine import _shard
 
     with pytest.raises(UsageError, match="--shard"):
         _shard(text)

@@ -1,0 +1,31 @@
+"""cxrmine check: What is in a dataset."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrmine import console
+from cxrmine.commands.options import Data, Workers, as_json, write
+from cxrmine.settings import setting
+
+
+def check(
+    data: Data = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Read no pixels.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings are errors.")] = False,
+    json_out: Annotated[str | None, typer.Option("--json", help="Write the report as JSON; - is stdout.")] = None,
+    workers: Workers = None,
+) -> None:
+    """Say what is in a dataset, and every fault."""
+    from cxrmine.stages import check as stage
+
+    report = stage.run(stage.Check(Path(setting("data", data)), fast, strict, workers))
+    write(json_out, as_json(report.document))
+    if json_out != "-":
+        sheets, closing = stage.tables(report)
+        for sheet in sheets:
+            console.table(sheet.title, sheet.header, sheet.rows, sheet.note)
+        console.say(closing)
+    if not report.ok:
+        raise typer.Exit(1)

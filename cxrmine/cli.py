@@ -11,6 +11,7 @@ from cxrmine.commands.check import check
 from cxrmine.commands.demo import demo
 from cxrmine.commands.mine import mine
 from cxrmine.commands.phantom import phantom
+from cxrmine.commands.predict import predict
 from cxrmine.commands.score import score
 from cxrmine.commands.train import train
 
@@ -39,5 +40,5 @@ def main(
         raise typer.Exit
 
 
-for command in (demo, phantom, check, train, mine, score):
+for command in (demo, phantom, check, train, predict, mine, score):
     app.command()(guard.guarded(command))

@@ -11,7 +11,7 @@ from cxrmine.cli import app
 from cxrmine.config import Augment, Data, Mine, Network, Phase, Recipe, Train, builtin_recipes
 
 HERE = Path(__file__).parent
-COMMANDS = ("demo", "phantom", "check", "train", "mine", "score")
+COMMANDS = ("demo", "phantom", "check", "train", "predict", "mine", "score")
 SECTIONS: dict[str, type[BaseModel]] = {
     "data": Data,
     "network": Network,

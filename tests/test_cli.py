@@ -16,7 +16,7 @@ import pytest
 from cxrmine.stages.mine import Mine, run
 from tests.conftest import TINY
 
-COMMANDS = ("demo", "phantom", "check", "train", "mine", "score")
+COMMANDS = ("demo", "phantom", "check", "train", "predict", "mine", "score")
 SETS = [word for override in TINY for word in ("--set", override)]
 
 
@@ -175,15 +175,15 @@ def test_a_pipe_that_closes_early_is_no_error_message(dataset: Path) -> None:
 
 
 def test_shards_are_read_from_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cxrmine.commands.mine import _shard
+    from cxrmine.commands.mine import parse_shard
 
-    assert _shard(None) == (1, 1)
-    assert _shard("2/3") == (2, 3)
+    assert parse_shard(None) == (1, 1)
+    assert parse_shard("2/3") == (2, 3)
     for first in ("0", "1"):
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(int(first) + 1))
         monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "4")
         monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", first)
-        assert _shard(None) == (2, 4)
+        assert parse_shard(None) == (2, 4)
 
 
 if __name__ == "__main__":  # python -m tests.test_cli: how long `cxrmine --help` takes, as a median of ten

@@ -20,7 +20,7 @@ from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.files import write_bytes
 from cxrmine.runs import open_run
-from cxrmine.stages.mine import Mine, _provenance, run, summary
+from cxrmine.stages.mine import Mine, provenance, run, summary
 from cxrmine.stages.miner import Mined, Miner
 from tests.test_cli import cxrmine, refused
 
@@ -118,11 +118,11 @@ def test_the_metadata_say_what_was_done_and_hold_no_path(dataset: Path, trained:
     assert str(dataset.parent) not in str(meta)
 
 
-def test_weights_from_a_file_are_named_without_their_folder(dataset: Path, trained: Path, tmp_path: Path) -> None:
+def test_weights_from_a_file_are_named_without_their_folder(dataset: Path, trained: Path) -> None:
     opened = open_run(trained)
     network = opened.recipe.network.model_copy(update={"weights": "/home/me/resnet.safetensors"})
     recipe = opened.recipe.model_copy(update={"network": network})
-    told = _provenance(Mine(trained, dataset, tmp_path / "b.parquet"), recipe, opened, open_dataset(dataset))
+    told = provenance("train", (1, 1), recipe, opened, open_dataset(dataset))
     assert told["recipe"]["network"]["weights"] == "resnet.safetensors"
 
 
@@ -250,14 +250,14 @@ def test_rounds_out_of_range_are_a_fault_of_the_command_line(tmp_path: Path, rou
 
 
 def test_the_shard_of_a_slurm_array(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cxrmine.commands.mine import _shard
+    from cxrmine.commands.mine import parse_shard
 
     def slurm(**values: str) -> tuple[int, int]:
         for key in ("ID", "COUNT", "MIN", "STEP"):
             monkeypatch.delenv(f"SLURM_ARRAY_TASK_{key}", raising=False)
         for key, value in values.items():
             monkeypatch.setenv(f"SLURM_ARRAY_TASK_{key}", value)
-        return _shard(None)
+        return parse_shard(None)
 
     assert [slurm(ID=str(i), COUNT="4", MIN="0", STEP="2")[0] for i in (0, 2, 4, 6)] == [1, 2, 3, 4]
     assert [slurm(ID=str(i), COUNT="2", MIN="10", STEP="5") for i in (10, 15)] == [(1, 2), (2, 2)]
@@ -271,15 +271,15 @@ def test_the_shard_of_a_slurm_array(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         with pytest.raises(UsageError, match=r"SLURM_ARRAY_TASK_ID=.*SLURM_ARRAY_TASK_MIN=.*--shard I/N"):
             slurm(**odd)
-    assert _shard("2/3") == (2, 3)  # the flag is stronger
+    assert parse_shard("2/3") == (2, 3)  # the flag is stronger
 
 
 @pytest.mark.parametrize("text", ["²/3", "1/³", "0/3", "4/3", "1", "1/", "/3", "", "-1/3", "1/2/3", f"1/{'9' * 5000}"])
 def test_a_shard_that_is_none(text: str) -> None:
-    from cxrmine.commands.mine import _shard
+    from cxrmine.commands.mine import parse_shard
 
     with pytest.raises(UsageError, match="--shard"):
-        _shard(text)
+        parse_shard(text)
 
 
 def test_a_table_that_is_not_this_work_is_never_replaced_unasked(dataset: Path, trained: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def checked(
     columns = {field.name: _column(table, field, faults, where) for field in schema}
     _check_names(columns, findings, faults)
     _check_boxes(columns, faults)
-    _report(faults, len(table), where)
+    report_faults(faults, len(table), where)
     if source is not None:
         columns["source"] = pc.fill_null(columns["source"], source)
     result = build(schema, columns)
@@ -125,7 +125,7 @@ def _column(table: pa.Table, field: pa.Field, faults: list[tuple[str, Bools]], w
 def _numbers(column: pa.ChunkedArray, field: pa.Field, faults: list[tuple[str, Bools]]) -> pa.Array:
     """As the field's type; what is no finite number, or no whole one where one is needed, becomes a fault and null."""
     empty = column.is_null().to_numpy()
-    values = _floats(column)
+    values = floats(column)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and that is a fault
         bad = ~np.isfinite(values.astype(np.float32)) & ~empty
     if bad.any():
@@ -144,7 +144,7 @@ def _numbers(column: pa.ChunkedArray, field: pa.Field, faults: list[tuple[str, B
     return pa.array(usable, mask=bad | empty).cast(field.type)
 
 
-def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+def floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     try:
         return column.cast(pa.float64(), safe=False).to_numpy()
     except pa.ArrowInvalid:  # text that is no number somewhere: find where
@@ -194,7 +194,7 @@ def _check_boxes(columns: dict[str, Any], faults: list[tuple[str, Bools]]) -> No
                     faults.append((text, rows))
 
 
-def _report(faults: list[tuple[str, Bools]], rows: int, where: str) -> None:
+def report_faults(faults: list[tuple[str, Bools]], rows: int, where: str) -> None:
     if not faults:
         return
     lines = []

@@ -64,9 +64,22 @@ def union_overlap(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[float, float, flo
     return float(cells[in_a & in_b].sum()), float(cells[in_a].sum()), float(cells[in_b].sum())
 
 
+def union_overlaps(a: Floats, b: Floats) -> tuple[Floats, Floats, Floats]:
+    """The same for n groups at once: n×k×4 and n×m×4 → (shared area, area of a, area of b), each n."""
+    both = np.concatenate([a, b], axis=1)
+    xs, ys = (np.sort(both[:, :, axis::2].reshape(len(both), -1), axis=1) for axis in (0, 1))
+    across, down = np.diff(xs, axis=1), np.diff(ys, axis=1)
+    in_a, in_b = (_covered_cells(boxes, xs, ys) for boxes in (a, b))
+    areas = (np.einsum("nyx,ny,nx->n", cells, down, across, optimize=False) for cells in (in_a & in_b, in_a, in_b))
+    shared, of_a, of_b = areas
+    return shared, of_a, of_b
+
+
 def disjoint(boxes: npt.ArrayLike) -> Floats:
     """The same area without overlaps: the cells of the grid that the boxes' own edges draw."""
     b = as_boxes(boxes)
+    if len(b) == 1:
+        return b[area(b) > 0]
     xs, ys = np.unique(b[:, 0::2]), np.unique(b[:, 1::2])
     row, column = np.nonzero(_covered(b, xs, ys))
     return np.stack([xs[column], ys[row], xs[column + 1], ys[row + 1]], axis=1).reshape(-1, 4)
@@ -108,6 +121,17 @@ def _covered(boxes: Floats, xs: Floats, ys: Floats) -> npt.NDArray[np.bool_]:
     columns, rows = np.searchsorted(xs, boxes[:, 0::2]), np.searchsorted(ys, boxes[:, 1::2])
     for (left, right), (top, bottom) in zip(columns, rows, strict=True):
         covered[top:bottom, left:right] = True
+    return covered
+
+
+def _covered_cells(boxes: Floats, xs: Floats, ys: Floats) -> npt.NDArray[np.bool_]:
+    """n×rows×columns: the same for n groups of boxes, each with its own lines."""
+    covered = np.zeros((len(boxes), ys.shape[1] - 1, xs.shape[1] - 1), dtype=bool)
+    for k in range(boxes.shape[1]):
+        box = boxes[:, k, :, None]
+        across = (box[:, 0] <= xs[:, :-1]) & (box[:, 2] >= xs[:, 1:])
+        down = (box[:, 1] <= ys[:, :-1]) & (box[:, 3] >= ys[:, 1:])
+        covered |= down[:, :, None] & across[:, None, :]
     return covered
 
 

@@ -44,7 +44,7 @@ def read_boxes(source: Path | Sequence[Path], findings: Sequence[str] | None = N
     metas = [
         parse_meta((table.schema.metadata or {}).get(META_KEY), path) for table, path in zip(read, paths, strict=True)
     ]
-    _same_making(paths, metas)
+    refuse_foreign(paths, metas)
     tables = [
         checked(t, findings=findings, where=str(p), source=_shard(p)[0].stem) for t, p in zip(read, paths, strict=True)
     ]
@@ -88,6 +88,11 @@ def grouped(sources: Sequence[Path]) -> list[list[Path]]:
     return list(groups.values())
 
 
+def shard_stem(path: Path) -> str:
+    """The name of the whole table that a file is a shard of."""
+    return _shard(path)[0].stem
+
+
 def _shard(path: Path) -> tuple[Path, int, int]:
     """(the whole table's path, i, n); n is 0 for a file that is no shard."""
     match = SHARD.fullmatch(path.stem)
@@ -96,7 +101,7 @@ def _shard(path: Path) -> tuple[Path, int, int]:
     return path.with_name(match["base"] + path.suffix), int(match["i"]), int(match["n"])
 
 
-def _same_making(paths: Sequence[Path], metas: Sequence[dict[str, Any]]) -> None:
+def refuse_foreign(paths: Sequence[Path], metas: Sequence[dict[str, Any]]) -> None:
     """All shards are there, and all files come from one recipe, one network and one dataset."""
     present = {_shard(path)[::2] for path in paths if _shard(path)[2]}
     for base in {base for base, _ in present}:
@@ -111,7 +116,7 @@ def _same_making(paths: Sequence[Path], metas: Sequence[dict[str, Any]]) -> None
             more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
             raise CxrError(
                 f"{len(missing)} of {totals[0]} shards are missing: {', '.join(map(str, missing[:SHOWN]))}{more}.",
-                f"Mine them, then give all: '{base.with_suffix('')}-*{base.suffix}'.",
+                f"Make them, then give all: '{base.with_suffix('')}-*{base.suffix}'.",
             )
     for path, meta in zip(paths[1:], metas[1:], strict=True):
         for key in sorted((set(meta) | set(metas[0])) - {"shard"}):

@@ -89,10 +89,20 @@ def ordered(table: pa.Table, by: Sequence[str]) -> pa.Table:
     """
     words = {f.name for f in table.schema if pa.types.is_dictionary(f.type)}
     arrays = {n: _dictionary(table[n]) if n in words else table[n].combine_chunks() for n in table.column_names}
-    keys = [arrays[n].indices.fill_null(-1) if n in words else arrays[n] for n in reversed(by)]
-    order = np.lexsort([key.to_numpy(zero_copy_only=False) for key in keys]) if keys else np.arange(len(table))
+    keys = [arrays[n].indices.fill_null(-1) if n in words else arrays[n] for n in by]
+    values = [key.to_numpy(zero_copy_only=False) for key in keys]
     result = pa.table(list(arrays.values()), schema=table.schema)
-    return result if (np.diff(order) == 1).all() else result.take(pa.array(order))
+    return result if _sorted(values) else result.take(pa.array(np.lexsort(values[::-1])))
+
+
+def _sorted(keys: Sequence[np.ndarray]) -> bool:
+    """Whether rows are in the order of the first key, then of the second, and so on."""
+    equal: np.ndarray | bool = True
+    for key in keys:
+        if (equal & (key[1:] < key[:-1])).any():
+            return False
+        equal = equal & (key[1:] == key[:-1])
+    return True
 
 
 def truth_table(columns: Columns) -> pa.Table:
@@ -266,16 +276,18 @@ def _array(values: Any, kind: pa.DataType) -> pa.Array:
 
 def _dictionary(values: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
     """Codes into a sorted dictionary of the words in use."""
-    words = values.cast(pa.string())
-    if isinstance(words, pa.ChunkedArray):
-        words = words.combine_chunks()
-    encoded = words.dictionary_encode()
-    order = pc.sort_indices(encoded.dictionary)
-    place = np.empty(len(order) + 1, dtype=np.int32)
-    place[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
-    missing = encoded.indices.is_null().to_numpy(zero_copy_only=False)
-    codes = place[encoded.indices.fill_null(len(order)).to_numpy(zero_copy_only=False)]
-    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=missing), encoded.dictionary.take(order))
+    encoded = values if pa.types.is_dictionary(values.type) else values.cast(pa.string()).dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.unify_dictionaries().combine_chunks()
+    words = encoded.dictionary.cast(pa.string())
+    codes = encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
+    used = np.bincount(codes, minlength=len(words) + 1)[:-1] > 0
+    order = pc.sort_indices(words).to_numpy()
+    order = order[used[order]]
+    place = np.zeros(len(words) + 1, dtype=np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    missing = codes == len(words)
+    return pa.DictionaryArray.from_arrays(pa.array(place[codes], mask=missing), words.take(pa.array(order)))
 
 
 def _first_line(error: Exception) -> str:

@@ -36,7 +36,7 @@ def mine(
     changes = [*(overrides or ())]
     changes += [f"mine.top={top}"] if top is not None else []
     changes += [f"mine.rounds={rounds}"] if rounds is not None else []
-    where, folder, part = Path(setting("data", data)), Path(setting("run", run)), _shard(shard)
+    where, folder, part = Path(setting("data", data)), Path(setting("run", run)), parse_shard(shard)
     from cxrmine.stages import mine as stage
 
     config = stage.Mine(
@@ -45,7 +45,7 @@ def mine(
     console.say(stage.summary(config, stage.run(config)))
 
 
-def _shard(text: str | None) -> tuple[int, int]:
+def parse_shard(text: str | None) -> tuple[int, int]:
     """I/N, from the flag or from a SLURM array, whatever its first ID and its step."""
     said = f"--shard {text} is not of the form I/N with I from 1 to N."
     array = {key: os.environ.get(f"SLURM_ARRAY_TASK_{key}", "") for key in ("ID", "COUNT", "MIN", "STEP")}

@@ -1,5 +1,6 @@
-"""cxrmine score: Boxes against truth."""
+"""cxrmine score: boxes against truth."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,38 +10,107 @@ from cxrmine import console
 from cxrmine.commands.options import RunFolder, as_json, write
 from cxrmine.settings import setting
 
+Repeated = list[str] | None
+
 
 def score(
     predictions: Annotated[list[Path] | None, typer.Argument(help="Boxes: files, folders of shards.")] = None,
-    truth: Annotated[Path | None, typer.Option(help="A dataset's folder, Parquet or CSV.")] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="A dataset's folder; NIH's, CheXpert's, VinDr's, RSNA's or COCO's boxes; Parquet; CSV."),
+    ] = None,
     split: Annotated[str | None, typer.Option(help="train, val, test; several by comma.", show_default="all")] = None,
-    finding: Annotated[list[str] | None, typer.Option(help="Judge this one. Repeatable.", show_default="all")] = None,
+    finding: Annotated[Repeated, typer.Option(help="Judge this one. Repeatable.", show_default="all")] = None,
     run: RunFolder = None,
-    protocol: Annotated[str, typer.Option(help="Whose rules: cai2018, ham2021, ham2021-code.")] = "cai2018",
-    afp_per: Annotated[str, typer.Option(help="AFP's denominator: finding, all or rows.")] = "finding",
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="Whose rules: cai2018, wang2017, ham2021, ham2021-code, agcl2018, irnet2021, maxboxacc2, rodeo, rsna, "
+            "vinbig, coco."
+        ),
+    ] = "cai2018",
+    afp_per: Annotated[
+        str | None, typer.Option(help="AFP's denominator: finding, all or rows.", show_default="the protocol's")
+    ] = None,
+    order: Annotated[
+        str | None, typer.Option(help="Of boxes inside a rank: image or score.", show_default="the protocol's")
+    ] = None,
+    bounds: Annotated[
+        str, typer.Option(help="Take boxes until AFP is reached: wang2017, or a CSV.", show_default="all boxes")
+    ] = "",
+    against: Annotated[Repeated, typer.Option(help="A published table beside ours: cai2018:2. Repeatable.")] = None,
+    readers: Annotated[str, typer.Option(help="Boxes of several readers become one: fused or union.")] = "fused",
+    by_reader: Annotated[bool, typer.Option("--by-reader", help="Also against each reader's boxes alone.")] = False,
+    maps: Annotated[Path | None, typer.Option(help="A folder of maps, for --tune and maxboxacc2.")] = None,
+    tune: Annotated[
+        str, typer.Option(help="Cut the maps anew, at cuts chosen on other patients (held-out) or not (oracle).")
+    ] = "",
+    columns: Annotated[str, typer.Option(help="What a CSV of truth calls its columns: image_id=file,x_min=x.")] = "",
+    name: Annotated[Repeated, typer.Option(help="A finding of truth means another: edema=Edema. Repeatable.")] = None,
+    skip_faulty: Annotated[bool, typer.Option("--skip-faulty", help="Leave faulty rows of truth out.")] = False,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Samples for intervals; 0: none.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A judged patient that the run has seen is an error.")
+    ] = False,
     json_out: Annotated[str | None, typer.Option("--json", help="Write every figure as JSON; - is stdout.")] = None,
     csv_out: Annotated[str | None, typer.Option("--csv", help="Write every figure as CSV; - is stdout.")] = None,
+    markdown_out: Annotated[
+        str | None, typer.Option("--markdown", help="Write every table as Markdown; - is stdout.")
+    ] = None,
     per_finding: Annotated[bool, typer.Option("--findings", help="Show a table of each finding too.")] = False,
+    sizes: Annotated[bool, typer.Option("--sizes", help="Show small, middle and large truth boxes too.")] = False,
 ) -> None:
-    """Score boxes against truth.
+    """Score boxes, or a classifier's probabilities, against truth.
 
-    Beside them stand a mean box, a typical box and a random map: what would have been scored without looking.
-    With a run, also how many of the judged patients it was trained on.
+    Beside them stand a mean box, a typical box and a random map: what would have been scored without looking. With a
+    run, also how many of the judged patients it was trained on. Of several predictions: how each differs from the
+    first.
     """
-    sources = predictions or [Path(setting("boxes", None, "boxes.parquet"))]
-    against, folder = Path(setting("truth", truth)), setting("run", run, "")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: methods are scored side by side, a core each
+    sources = predictions or ([] if maps else [Path(setting("boxes", None, "boxes.parquet"))])
+    source, folder = Path(setting("truth", truth)), setting("run", run, "")
+    from cxrmine.boxes.lint import assignments
+    from cxrmine.report import scores as report
     from cxrmine.runs import RunFolder as Folder
+    from cxrmine.scoring.formats.read import parse_columns
     from cxrmine.stages import score as stage
 
     named = run is not None or (folder and Path(folder).exists())  # one from the settings may be still to come
-    seen = Folder(Path(folder)).patients if named else None
-    splits = tuple(word.strip() for word in split.split(",")) if split is not None else ()
-    chosen = (protocol, afp_per, splits, tuple(finding or ()))
-    result = stage.run(stage.Score(tuple(sources), against, *chosen, run_patients=seen))
+    result = stage.run(
+        stage.Score(
+            tuple(sources),
+            source,
+            protocol=protocol,
+            afp_per=afp_per,
+            order=order,
+            bounds=bounds,
+            splits=tuple(word.strip() for word in split.split(",")) if split is not None else (),
+            findings=tuple(finding or ()),
+            columns=parse_columns(columns) if columns else None,
+            names=assignments(",".join(name), "edema=Edema") if name else None,
+            readers=readers,  # type: ignore[arg-type]
+            by_reader=by_reader,
+            skip_faulty=skip_faulty,
+            maps=maps,
+            tune=tune,
+            against=tuple(against or ()),
+            samples=bootstrap,
+            seed=seed,
+            run_patients=Folder(Path(folder)).patients if named else None,
+            strict=strict,
+        )
+    )
     write(json_out, as_json(result.document))
-    write(csv_out, stage.csv(result))
-    if "-" not in (json_out, csv_out):
-        console.table(*stage.summary_table(result))
-        if per_finding:
-            for table in stage.finding_tables(result):
+    write(csv_out, result.csv())
+    tables = result.tables()
+    write(markdown_out, report.markdown(tables.values()))
+    if "-" not in (json_out, csv_out, markdown_out):
+        shown = (
+            {"summary", "differences", "readers"}
+            | ({"findings"} if per_finding else set())
+            | ({"sizes"} if sizes else set())
+        )
+        for kind, table in tables.items():
+            if kind.split(":")[0] in shown:
                 console.table(*table)

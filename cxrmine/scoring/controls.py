@@ -6,8 +6,9 @@ other folds, of five that a hash of the patient's name decides.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,50 +19,81 @@ import pyarrow.compute as pc
 from cxrmine.boxes.extract import extract, to_input
 from cxrmine.boxes.geometry import mean_box, scale, typical_box
 from cxrmine.boxes.table import BOX_ORDER, COORDINATES, SCHEMA, build, order_in_pair, ordered
+from cxrmine.cores import threads
 from cxrmine.data.images import fit_geometry
-from cxrmine.scoring.localization import corners, numbers
+from cxrmine.scoring.cover import named
+from cxrmine.scoring.judged import SIZES, codes, corners, numbers
 
 FOLDS = 5
-MOST_REFERENCES = 1000  # a typical box compares all with all
+MOST_REFERENCES = 400  # a typical box compares all with all
+MOST_RANDOM = 500  # pairs that random maps are drawn for
 RANDOM_CELLS = 16  # a side of the random map, before it is brought to the input's size
-DEFAULT_SIZE = 512
+RANDOM_SIZE = 128
+IN_SAMPLE = "mean box (in-sample)"
+OUTSIDE, FOLDED = "train split, other patients", f"scored patients, {FOLDS} folds by patient"
 
 Floats = npt.NDArray[np.float64]
-Strings = npt.NDArray[np.object_]
-PAIR = ["image_id", "finding", "split", "patient_id", "image_width", "image_height"]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+PAIR = ["image_id", "finding", "split", "patient_id", *SIZES]
 
 
-def box_controls(scored: pa.Table, truth: pa.Table) -> tuple[dict[str, pa.Table], dict[str, str]]:
-    """(tables of `mean box` and `typical box` for the pairs of `scored`, whose boxes each finding's come from).
+class _Drawn(NamedTuple):
+    """Truth boxes of images of known size."""
 
-    `scored` is the judged truth, `truth` all of it. References are compared as fractions of their image's sides and
-    scaled to the image they are put on; a pair whose image has no known size, or that no reference is left for, gets
-    no box.
+    table: pa.Table
+    finding: Ints
+    boxes: Floats  # as fractions of their image's sides
+
+
+def box_controls(
+    scored: pa.Table, truth: pa.Table, others: pa.Table | None = None
+) -> tuple[dict[str, pa.Table], dict[str, str]]:
+    """(tables of `mean box`, `typical box` and IN_SAMPLE for the pairs of `scored`, where each finding's come from).
+
+    `scored` is the judged truth, `truth` all of it; `others`: further pairs that get a box, with the columns of PAIR.
+    References are compared as fractions of their image's sides and scaled to the image they are put on; a pair whose
+    image has no known size, or that no reference is left for, gets no box. IN_SAMPLE learns from the very boxes it is
+    scored on: what a method could seem to reach by that alone.
     """
-    pairs = judged_pairs(scored)
-    finding, patient = _text(pairs["finding"]), patients(pairs)
-    sizes = _sizes(pairs)
-    placed: dict[str, list[tuple[Floats, npt.NDArray[np.int64]]]] = {"mean box": [], "typical box": []}
+    pairs = placed_on(scored, others)
+    findings = pc.unique(scored["finding"].cast(pa.string())).sort()
+    finding, sizes, fold_of = codes(pairs["finding"], findings), _sizes(pairs), _folds(pairs)
+    own, others_boxes = _drawn(scored, findings), _of_others(truth, scored, findings)
+    own_fold = _folds(own.table)
+    boxes = {name: np.full((len(pairs), 4), np.nan) for name in ("mean box", "typical box", IN_SAMPLE)}
     origin: dict[str, str] = {}
-    for name in sorted(set(finding)):
-        rows = np.flatnonzero((finding == name) & np.isfinite(sizes).all(axis=1))
-        origin[name], groups = _references(name, patient[rows], scored, truth)
+    for f, name in enumerate(findings.to_pylist()):
+        rows = np.flatnonzero((finding == f) & np.isfinite(sizes).all(axis=1))
+        outside = others_boxes.boxes[others_boxes.finding == f]
+        mine, folds = own.boxes[own.finding == f], own_fold[own.finding == f]
+        origin[name] = OUTSIDE if len(outside) else FOLDED
+        groups = (
+            [(rows, outside)] if len(outside) else [(rows[fold_of[rows] == k], mine[folds != k]) for k in range(FOLDS)]
+        )
         for members, references in groups:
-            if len(references) and len(members):
-                for control, box in (("mean box", mean_box(references)), ("typical box", _typical(references))):
-                    placed[control].append((scale(box, *sizes[rows[members]].T), rows[members]))
-    return {control: _table(control, pairs, boxes) for control, boxes in placed.items()}, origin
+            if len(members) and len(references):
+                boxes["mean box"][members] = scale(mean_box(references), *sizes[members].T)
+                boxes["typical box"][members] = scale(_typical(references), *sizes[members].T)
+        if len(rows):
+            boxes[IN_SAMPLE][rows] = scale(mean_box(mine), *sizes[rows].T)
+    return {control: _table(control, pairs, values) for control, values in boxes.items()}, origin
 
 
-def random_control(scored: pa.Table, recipe: Mapping[str, Any], seed: int = 0) -> pa.Table:
-    """A random smooth map for each judged pair, cut as the recipe cuts the network's."""
+def random_control(pairs: pa.Table, recipe: Mapping[str, Any], seed: int = 0) -> tuple[pa.Table, pa.Table]:
+    """(boxes, their pairs): a random smooth map for each pair, cut as the recipe cuts its own.
+
+    Of more than MOST_RANDOM pairs, that many at equal steps. The map is at most RANDOM_SIZE pixels wide: it is smooth.
+    """
     mine, data = recipe.get("mine", {}), recipe.get("data", {})
-    size, fit = int(data.get("size", DEFAULT_SIZE)), data.get("fit", "stretch")
+    size, fit = min(int(data.get("size", RANDOM_SIZE)), RANDOM_SIZE), data.get("fit", "stretch")
     options = {key: mine[key] for key in ("way", "top", "cuts", "min_area") if mine.get(key)}
-    rows: list[dict[str, Any]] = []
-    for pair in judged_pairs(scored).to_pylist():
+    if len(pairs) > MOST_RANDOM:
+        pairs = pairs.take(pa.array(np.linspace(0, len(pairs) - 1, MOST_RANDOM).astype(np.int64)))
+
+    def boxes_of(pair: dict[str, Any]) -> list[dict[str, Any]]:
         if pair["image_width"] is None or pair["image_height"] is None:
-            continue
+            return []
         geometry = fit_geometry(pair["image_width"], pair["image_height"], size, fit)
         noise = random_map(pair["image_id"], pair["finding"], size, seed)
         visible = np.zeros_like(noise)
@@ -69,12 +101,17 @@ def random_control(scored: pa.Table, recipe: Mapping[str, Any], seed: int = 0) -
         cut = extract(visible, **options)
         boxes = geometry.to_original(cut.boxes)
         seen = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # not wholly beside the film
+        rows = []
         for rank, i in enumerate(np.flatnonzero(seen), start=1):
             worth = {"rank": rank, "score": float(cut.scores[i]), "threshold": float(cut.thresholds[i])}
             region = {"region": cut.regions[i], "region_height": size, "region_width": size}
             place = dict(zip(COORDINATES, boxes[i].tolist(), strict=True))
             rows.append({**pair, **worth, **place, **region, "source": "random map"})
-    return ordered(build(SCHEMA, rows), BOX_ORDER)
+        return rows
+
+    with ThreadPoolExecutor(threads(None)) as pool:
+        rows = [row for rows in pool.map(boxes_of, pairs.to_pylist()) for row in rows]
+    return ordered(build(SCHEMA, rows), BOX_ORDER), pairs
 
 
 def random_map(image_id: str, finding: str, size: int, seed: int = 0) -> npt.NDArray[np.float32]:
@@ -86,15 +123,18 @@ def random_map(image_id: str, finding: str, size: int, seed: int = 0) -> npt.NDA
     return to_input(above / above.max(), (size, size), align="resize")
 
 
+def placed_on(scored: pa.Table, others: pa.Table | None) -> pa.Table:
+    """The judged pairs, and those others; sorted."""
+    pairs = judged_pairs(scored)
+    if others is None:
+        return pairs
+    return ordered(pa.concat_tables([pairs, others.cast(pairs.schema)]), BOX_ORDER[:2])
+
+
 def judged_pairs(truth: pa.Table) -> pa.Table:
     """The first truth row of each (image, finding)."""
     image, finding = (truth[name].unify_dictionaries().combine_chunks() for name in ("image_id", "finding"))
     return truth.filter(pa.array(order_in_pair(image, finding) == 1)).select(PAIR)
-
-
-def patients(table: pa.Table) -> Strings:
-    """Each row's patient; where none is known, the image stands for its own."""
-    return _text(pc.coalesce(table["patient_id"].cast(pa.string()), table["image_id"].cast(pa.string())))
 
 
 def fold(patient_id: str) -> int:
@@ -102,34 +142,28 @@ def fold(patient_id: str) -> int:
     return int.from_bytes(hashlib.sha256(patient_id.encode()).digest()[:8], "big") % FOLDS
 
 
-def _references(
-    finding: str, patient: Strings, scored: pa.Table, truth: pa.Table
-) -> tuple[str, list[tuple[npt.NDArray[np.int64], Floats]]]:
-    """(where they come from, [(the pairs that get them, n×4 references)]) of one finding."""
-    train = truth.filter(pc.and_(pc.equal(truth["finding"], finding), pc.equal(truth["split"], "train")))
-    others = ~np.isin(patients(train), patients(scored))
-    boxes = _fractions(train.filter(pa.array(others)))
-    if len(boxes):
-        return "train split, other patients", [(np.arange(len(patient)), boxes)]
-    own = scored.filter(pc.equal(scored["finding"], finding))
-    own_fold = np.array([fold(p) for p in patients(own)], dtype=np.int64)
-    pair_fold = np.array([fold(p) for p in patient], dtype=np.int64)
-    groups = []
-    for k in range(FOLDS):
-        away = own.filter(pa.array(own_fold != k))
-        groups.append((np.flatnonzero(pair_fold == k), _fractions(away)))
-    return f"scored patients, {FOLDS} folds by patient", groups
+def _folds(table: pa.Table) -> Ints:
+    """The fold of each row's patient; where none is known, of its image."""
+    encoded = named(table["image_id"], table["patient_id"]).dictionary_encode()
+    of_name = np.array([fold(name) for name in encoded.dictionary.to_pylist()], dtype=np.int64)
+    return of_name[encoded.indices.to_numpy()]
 
 
-def _fractions(table: pa.Table) -> Floats:
-    """Boxes as fractions of their image's sides; those of an image without known size are left out."""
-    sizes = _sizes(table)
-    known = np.isfinite(sizes).all(axis=1)
-    return scale(corners(table)[known], *(1 / sizes[known]).T)
+def _drawn(truth: pa.Table, findings: pa.Array) -> _Drawn:
+    truth = truth.filter(pa.array(np.isfinite(_sizes(truth)).all(axis=1)))
+    return _Drawn(truth, codes(truth["finding"], findings), scale(corners(truth), *(1 / _sizes(truth)).T))
+
+
+def _of_others(truth: pa.Table, scored: pa.Table, findings: pa.Array) -> _Drawn:
+    """The boxes of split train whose patients are not scored."""
+    train = truth.filter(pc.equal(truth["split"].cast(pa.string()), "train"))
+    people = pc.unique(named(scored["image_id"], scored["patient_id"]))
+    known = pc.is_in(named(train["image_id"], train["patient_id"]), value_set=people)
+    return _drawn(train.filter(pc.invert(known)), findings)
 
 
 def _sizes(table: pa.Table) -> Floats:
-    return np.stack([numbers(table, "image_width"), numbers(table, "image_height")], axis=1)
+    return np.stack([numbers(table, name) for name in SIZES], axis=1)
 
 
 def _typical(references: Floats) -> Floats:
@@ -138,14 +172,11 @@ def _typical(references: Floats) -> Floats:
     return typical_box(references)
 
 
-def _table(control: str, pairs: pa.Table, placed: Sequence[tuple[Floats, npt.NDArray[np.int64]]]) -> pa.Table:
-    rows = np.concatenate([rows for _, rows in placed]) if placed else np.empty(0, dtype=np.int64)
-    boxes = np.concatenate([boxes for boxes, _ in placed]) if placed else np.empty((0, 4))
-    chosen = pairs.take(pa.array(rows))
-    columns = {name: chosen[name] for name in PAIR} | dict(zip(COORDINATES, boxes.T, strict=True))
-    one = {"rank": np.ones(len(rows), np.int64), "score": np.ones(len(rows)), "source": [control] * len(rows)}
-    return ordered(build(SCHEMA, columns | one), BOX_ORDER)
-
-
-def _text(column: pa.ChunkedArray) -> Strings:
-    return np.asarray(column.cast(pa.string()).to_pylist(), dtype=object)
+def _table(control: str, pairs: pa.Table, boxes: Floats) -> pa.Table:
+    """The pairs that have a box, as a boxes table."""
+    has = np.isfinite(boxes).all(axis=1)
+    chosen, count = pairs.filter(pa.array(has)), int(has.sum())
+    columns = {name: chosen[name] for name in PAIR} | dict(zip(COORDINATES, boxes[has].T, strict=True))
+    one = {"rank": np.ones(count, np.int16), "score": np.ones(count, np.float32)}
+    source = pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), [control])
+    return build(SCHEMA, columns | one | {"source": source})

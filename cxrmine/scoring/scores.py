@@ -1,78 +1,150 @@
-"""One boxes table against truth: every figure its inputs allow, as the plain dictionary that goes into the JSON."""
+"""One boxes table against truth: every figure its inputs allow."""
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrmine.boxes.scan import NOT_MINED, Mined
 from cxrmine.data.images import Fit
 from cxrmine.errors import CxrError
-from cxrmine.scoring.localization import IOU_THRESHOLDS, Judged, acc_afp, afp_images, judge, match, top1
-from cxrmine.scoring.pairs import IOR_THRESHOLDS, pair_overlaps, shares
+from cxrmine.scoring.cover import labels_of
+from cxrmine.scoring.figures import MEAN, Figures, Sums, figures, nested
+from cxrmine.scoring.judged import ABSENT, JUDGED, Absent, Collected, Confidence, Cover, Judged, collect, match
+from cxrmine.scoring.localization import THIRDS, Bounds, box_columns, size_edges
+from cxrmine.scoring.overall import MOST_FOR_RODEO, Sampling, joined, list_figures, rodeo_figures, rsna_columns
+from cxrmine.scoring.pairs import pair_columns
 from cxrmine.scoring.protocols import Protocol
 
+Ints = npt.NDArray[np.int64]
+Floats32 = npt.NDArray[np.float32]
+ByPatient = dict[tuple[str, str], Floats32]
 
-def score_boxes(
-    boxes: pa.Table,
-    truth: pa.Table,
-    protocol: Protocol,
-    *,
-    images: pa.Table | None = None,
-    mined_images: int | None = None,
-    fit: Fit = "stretch",
-) -> dict[str, Any]:
-    """counts, acc_afp, iou, ior, top1 and their macro mean; `fit` is how the film became the regions' square frame.
 
-    `mined_images` is AFP's denominator per all images; it defaults to the readable ones of the images table.
-    """
-    if mined_images is None and images is not None:
-        mined_images = readable_images(images)
-    judged = judge(boxes, truth)
+@dataclass(frozen=True)
+class Prediction:
+    """One boxes table, and what is known of how it came to be."""
+
+    name: str
+    chunks: Callable[[], Iterable[pa.Table]]
+    regions: Callable[[Ints], pa.Table] | None = None
+    mined: Mined | None = None
+    fit: Fit = "stretch"  # how the film became the regions' square frame
+    by: Confidence = "score"
+    dataset: pa.Array | None = None  # all images of the dataset that is the truth
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is the same for every prediction that is scored beside others."""
+
+    protocol: Protocol
+    people: int  # patients a bootstrap draws from
+    bounds: Bounds | None = None
+    samples: int = 0
+    seed: int = 0
+    overall: bool = True  # also what needs all images: AP, FROC, RoDeO, the RSNA score, false boxes per normal image
+
+
+@dataclass(frozen=True)
+class Scores:
+    figures: Figures
+    counts: dict[str, Any]
+    edges: list[float]  # of small and of middle truth boxes, in square pixels
+
+    def document(self) -> dict[str, Any]:
+        """The plain dictionary that goes into the JSON."""
+        values = {key: None if value != value else value for key, value in self.figures.values.items()}
+        tree = nested({**values, **self.figures.counts})
+        tree.setdefault(MEAN, {})
+        intervals = {key: None if low != low else [low, high] for key, (low, high) in self.figures.intervals.items()}
+        size = {"unit": "square pixels", "up_to": dict(zip(THIRDS, self.edges, strict=False))}
+        return {"counts": self.counts, **tree, "size_thirds": size, "intervals": nested(intervals)}
+
+
+def score_boxes(prediction: Prediction, truth: pa.Table, cover: Cover, rules: Rules) -> Scores:
+    """Every figure; `truth` is the judged one."""
+    collected = collect(prediction.chunks(), truth, cover, prediction.by)
+    judged = collected.judged
+    counts = _counts(collected, truth, cover, prediction)
     matches = match(judged)
-    denominators = afp_images(judged, truth, protocol, mined_images)
-    overlap, inside = pair_overlaps(judged, boxes, protocol.region, fit)
-    figures: dict[str, Any] = {
-        "acc_afp": acc_afp(judged, matches, protocol, denominators),
-        "iou": shares(judged, overlap, IOU_THRESHOLDS, protocol),
-        "ior": shares(judged, inside, IOR_THRESHOLDS, protocol),
-        "top1": top1(judged, matches),
-    }
-    return {"counts": _counts(judged, boxes, truth, images), **figures, "mean": macro(figures)}
+    by_patient = _by_patient(judged, collected.absent, cover, rules, prediction.mined)
+    images = _afp_images(judged, by_patient)
+    columns = box_columns(judged, matches, rules.protocol, images, rules.bounds)
+    columns |= pair_columns(
+        judged, _regions(prediction, judged), cover.sizes[judged.pair_image], rules.protocol, prediction.fit
+    )
+    if ("images", "") not in by_patient:
+        columns["images", ""] = columns["one", ""]
+    absent, sampling = collected.absent, Sampling(rules.people, rules.samples, rules.seed)
+    parts = []
+    if rules.overall:
+        pairs, others = rsna_columns(judged, absent, matches, cover, rules.people)
+        columns, by_patient = columns | pairs, by_patient | others
+        parts.append(list_figures(judged, absent, matches, cover, rules.protocol, sampling))
+        if rules.protocol.name == "rodeo" or collected.boxes <= MOST_FOR_RODEO:
+            parts.append(rodeo_figures(judged, absent, cover))
+    made = figures(Sums(judged, columns, by_patient, rules.people), rules.samples, rules.seed)
+    return Scores(joined([made, *parts]), counts, size_edges(judged).tolist())
 
 
-def readable_images(images: pa.Table) -> int:
-    """Images that were mined, with or without a pair: what "all images" divides by."""
-    read = pc.invert(pc.starts_with(images["status"].cast(pa.string()), "unreadable"))
-    return len(pc.unique(images.filter(read)["image_id"].cast(pa.string())))
+def _regions(prediction: Prediction, judged: Judged) -> pa.Table | None:
+    """The regions of the judged boxes, in their order."""
+    if prediction.regions is None:
+        return None
+    ascending = np.argsort(judged.row)
+    back = np.empty_like(ascending)
+    back[ascending] = np.arange(len(ascending))
+    return prediction.regions(judged.row[ascending]).take(pa.array(back))
 
 
-def macro(figures: dict[str, Any]) -> dict[str, Any]:
-    """The mean over findings of every rate."""
+def _by_patient(judged: Judged, absent: Absent, cover: Cover, rules: Rules, mined: Mined | None) -> ByPatient:
+    """Sums over images that have no judged pair, or that are the same for every finding: patients×F each."""
+    sums: ByPatient = {}
+    findings = len(cover.findings)
 
-    def mean(values: list[float]) -> float | None:
-        return float(np.mean(values)) if values else None
+    def everywhere(patients: Ints) -> Floats32:
+        counted = np.bincount(patients, minlength=rules.people).astype(np.float32)
+        return np.repeat(counted[:, None], findings, axis=1)
 
-    acc, one = figures["acc_afp"].values(), figures["top1"].values()
-    result: dict[str, Any] = {
-        "acc_afp": {
-            f"{t:g}": {rate: mean([at[f"{t:g}"][rate] for at in acc]) for rate in ("acc", "afp")}
-            for t in IOU_THRESHOLDS
-        }
-    }
-    for measure, thresholds in (("iou", IOU_THRESHOLDS), ("ior", IOR_THRESHOLDS)):
-        by_finding = figures[measure].values()
-        result[measure] = {f"{t:g}": mean([at[f"{t:g}"] for at in by_finding]) for t in thresholds}
-    return {**result, "top1": {"mean_iou": mean([at["mean_iou"] for at in one])}}
+    if rules.protocol.afp_per == "all":
+        if mined is None:
+            raise CxrError(
+                "AFP per all images needs the table of mined images, which these boxes have not beside them.",
+                "Keep B.images.parquet beside B.parquet, or say --afp-per finding.",
+            )
+        sums["images", ""] = everywhere(cover.patient[mined.readable])
+    elif rules.protocol.afp_per == "rows":
+        sums["images", ""] = everywhere(judged.pair_patient[judged.truth_pair])
+    if rules.overall and cover.normal.any():
+        sums["normal images", ""] = everywhere(cover.patient[cover.normal])
+        on_normal = cover.normal[absent.image]
+        place = cover.patient[absent.image[on_normal]] * findings + absent.finding[on_normal]
+        counted = np.bincount(place, minlength=rules.people * findings).reshape(-1, findings)
+        sums["normal boxes", ""] = counted.astype(np.float32)
+    return sums
 
 
-def _counts(judged: Judged, boxes: pa.Table, truth: pa.Table, images: pa.Table | None) -> dict[str, Any]:
-    seen = boxes if images is None else images
-    judged_images, seen_images = _words(truth["image_id"]), _words(boxes["image_id"]) | _words(seen["image_id"])
-    if seen_images and not seen_images & judged_images:
+def _afp_images(judged: Judged, by_patient: ByPatient) -> Ints:
+    """AFP's denominator by finding, over everybody."""
+    if ("images", "") in by_patient:
+        return by_patient["images", ""].sum(axis=0).astype(np.int64)
+    return np.bincount(judged.pair_finding, minlength=len(judged.findings))
+
+
+def _counts(collected: Collected, truth: pa.Table, cover: Cover, prediction: Prediction) -> dict[str, Any]:
+    judged, absent, mined = collected.judged, collected.absent, prediction.mined
+    judged_images = pc.unique(truth["image_id"].cast(pa.string()))
+    seen = collected.images if mined is None else pc.unique(pa.concat_arrays([collected.images, cover.images]))
+    strangers = len(seen) - pc.sum(pc.is_in(seen, value_set=judged_images)).as_py() if len(seen) else 0
+    if len(seen) and strangers == len(seen):
         raise CxrError(
-            f"None of the {len(seen_images)} images of these boxes has a truth box (for instance {min(seen_images)}; "
-            f"the truth has {min(judged_images, default='none')}).",
+            f"None of the {len(seen)} images of these boxes has a truth box (for instance {pc.min(seen)}; "
+            f"the truth has {pc.min(judged_images)}).",
             "Score boxes and truth of one dataset and split.",
         )
     pairs = len(judged.pair_finding)
@@ -81,15 +153,20 @@ def _counts(judged: Judged, boxes: pa.Table, truth: pa.Table, images: pa.Table |
         "truth_boxes": len(truth),
         "judged_pairs": pairs,
         "judged_images": len(judged_images),
-        "judged_pairs_without_box": pairs - len(np.unique(judged.pair)),
-        "boxes": len(boxes),
+        "judged_pairs_without_box": pairs - len(judged.first),
+        "absent_pairs": int((cover.state == ABSENT).sum()),
+        "boxes": collected.boxes,
         "judged": len(judged.pair),
-        "unjudged": len(boxes) - len(judged.pair),
-        "images_without_truth": len(seen_images - judged_images),
-        "findings_without_truth": sorted(_words(boxes["finding"]) - set(judged.findings)),
+        "unjudged": collected.boxes - len(judged.pair),
+        "unjudged_on_absent_pairs": len(absent.finding),
+        "images_without_truth": strangers,
+        "normal_images": int(cover.normal.sum()),
+        "findings_without_truth": sorted(collected.findings - set(judged.findings)),
     }
+    if prediction.dataset is not None:
+        known = pc.is_in(collected.images, value_set=prediction.dataset)
+        counts["images_not_in_dataset"] = pc.sum(pc.invert(known)).as_py() or 0
+    if mined is not None:
+        there = (labels_of(mined, cover.findings) != NOT_MINED) & (cover.state == JUDGED)
+        counts["mined_pairs"], counts["unjudged_pairs"] = mined.pairs, mined.pairs - int(there.sum())
     return counts
-
-
-def _words(column: pa.ChunkedArray) -> set[str]:
-    return set(pc.unique(column.cast(pa.string())).to_pylist()) - {None}

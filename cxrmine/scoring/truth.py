@@ -1,69 +1,161 @@
-"""The truth a score is against: all of it, and the part that is judged.
+"""The truth a score is against: all of it, the part that is judged, and what it says of images without a box.
 
 What it does not say of its images (size, patient, split) is taken from the predictions; a size that they do not know
 either, from the files of the dataset.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrmine.boxes.door import read_truth, refuse_outside
-from cxrmine.boxes.shards import Boxes
-from cxrmine.boxes.table import truth_table
+from cxrmine.boxes.door import refuse_outside
+from cxrmine.boxes.lint import lint, rename, report, summary, without_faults
+from cxrmine.boxes.scan import Mined
+from cxrmine.boxes.table import TRUTH_SCHEMA, truth_table
 from cxrmine.data.encoded import Unreadable
 from cxrmine.data.images import image_size
 from cxrmine.data.index import SPLITS, Index
 from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError, UsageError, did_you_mean
+from cxrmine.scoring.cover import Labels
+from cxrmine.scoring.formats.read import read_drawn
+from cxrmine.scoring.judged import numbers
+from cxrmine.scoring.readers import How, merged
 
 OF_THE_IMAGE = {"split": "split", "patient_id": "patient_id", "image_width": "width", "image_height": "height"}
 SIZE = ("image_width", "image_height")
+GIVEN = [name for name in TRUTH_SCHEMA.names if name in ("image_id", "finding", "x_min", "y_min", "x_max", "y_max")]
+
+
+@dataclass(frozen=True)
+class Asked:
+    path: Path  # a dataset's folder, or a file
+    splits: tuple[str, ...] = ()  # judge truth of these; none: of all
+    findings: tuple[str, ...] = ()
+    columns: Mapping[str, str] | None = None  # what a CSV calls ours
+    names: Mapping[str, str] | None = None  # findings to rename, as written → as meant
+    readers: How = "fused"  # what becomes of boxes that several readers drew
+    skip_faulty: bool = False
 
 
 class Truth(NamedTuple):
     everything: pa.Table
     judged: pa.Table
-    images: set[str] | None  # all of the dataset's, where the truth is a dataset
+    images: pa.Array | None  # all of the dataset's, where the truth is a dataset
     not_mined: int  # boxes that were chosen, but are on images that a prediction has not mined
     dataset: str  # the dataset's fingerprint, where the truth is one
+    labels: Labels | None
+    drawn: pa.Table | None  # where several readers drew: the judged boxes, each with its reader …
+    looked_at: pa.Table | None  # … and who looked at which image
+    notes: tuple[str, ...]
 
 
-def read(
-    path: Path,
-    splits: Sequence[str] = (),
-    findings: Sequence[str] = (),
-    predictions: Sequence[tuple[str, Boxes]] = (),
-) -> Truth:
-    """The truth in a dataset's folder, Parquet or CSV; judged is that of these splits and findings (none: of all)."""
+class Seen(NamedTuple):
+    """What a prediction knows of images: columns as in OF_THE_IMAGE, and whether each of them was mined."""
+
+    name: str
+    images: pa.Table
+    mined: bool
+
+
+def seen(name: str, mined: Mined | None, boxes: pa.Table | None) -> Seen:
+    if mined is not None:
+        return Seen(name, mined.table, True)
+    theirs = boxes if boxes is not None else TRUTH_SCHEMA.empty_table()
+    columns = {their: theirs[ours] for ours, their in {"image_id": "image_id", **OF_THE_IMAGE}.items()}
+    return Seen(name, pa.table(columns), False)
+
+
+def read(asked: Asked, predictions: Sequence[Seen] = ()) -> Truth:
+    """The truth in a dataset's folder or a file; judged is that of the splits and findings that are asked for."""
+    path = asked.path
     index = open_dataset(path) if path.is_dir() else None
-    everything = read_truth(path) if index is None else _of_dataset(index)
-    for _, boxes in predictions:
-        if boxes.images is not None:
-            everything = _filled(everything, boxes.images, OF_THE_IMAGE)
-        everything = _filled(everything, boxes.table, {name: name for name in OF_THE_IMAGE})
+    drawn, looked_at, notes = _of_file(asked) if index is None else _of_dataset(index, asked)
+    several = len(pc.unique(drawn["reader"].drop_null())) > 1
+    everything = truth_table(_plain(merged(drawn, asked.readers))) if several else drawn
+    for prediction in predictions:
+        everything, drawn = (_filled(t, prediction.images, OF_THE_IMAGE) for t in (everything, drawn))
     if index is not None:
         everything = _filled(everything, _headers(index, everything), {name: name for name in SIZE})
     refuse_outside(everything, str(path))
-    chosen = _chosen(everything, path, splits, findings)
+    chosen = _chosen(everything, asked)
     judged = _on_mined_images(chosen, predictions)
-    images = None if index is None else set(index.table["image_id"].to_pylist())
+    if several:
+        notes = (*notes, f"{len(drawn):,} boxes of several readers became {len(everything):,} ({asked.readers}).")
+    own = drawn.filter(_same_pairs(drawn, judged)) if several else None
+    images = None if index is None else index.table["image_id"].combine_chunks()
     fingerprint = "" if index is None else index.fingerprint
-    return Truth(everything, judged, images, len(chosen) - len(judged), fingerprint)
+    labels = _labels(index, looked_at, everything, judged)
+    return Truth(everything, judged, images, len(chosen) - len(judged), fingerprint, labels, own, looked_at, notes)
 
 
-def _of_dataset(index: Index) -> pa.Table:
+def _of_file(asked: Asked) -> tuple[pa.Table, pa.Table | None, tuple[str, ...]]:
+    """(boxes, the images that were looked at, what to say of it) of a file in any known form, once it is in order."""
+    drawn = read_drawn(asked.path, asked.columns)
+    table = rename(drawn.table, asked.names, drawn.vocabulary) if asked.names else drawn.table
+    faults = lint(table, findings=drawn.vocabulary, without_box=drawn.without_box, units=drawn.units)
+    notes = [f"Truth: {drawn.kind}, {asked.path.name}."]
+    if any(fault.row for fault in faults) and not asked.skip_faulty:
+        raise CxrError(report(faults, str(asked.path), len(table)), "Mend them, or leave them out with --skip-faulty.")
+    if faults:  # those of no row, images without a box, leave nothing out
+        kept = without_faults(table, faults)
+        notes.append(
+            f"{len(table) - len(kept):,} of {len(table):,} rows of truth left out: {'; '.join(summary(faults))}."
+        )
+        table = kept
+    return truth_table(_plain(table)), drawn.looked_at, tuple(notes)
+
+
+def _plain(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """The columns that a truth table is built from."""
+    return {name: table[name] for name in (*GIVEN, *OF_THE_IMAGE, "reader") if name in table.column_names}
+
+
+def _of_dataset(index: Index, asked: Asked) -> tuple[pa.Table, None, tuple[str, ...]]:
     """The boxes of a dataset with what its index knows of their images."""
     boxes, images = index.boxes, index.table
+    if asked.names:
+        boxes = rename(boxes, asked.names, index.findings)
     at = pc.index_in(boxes["image_id"], images["image_id"].combine_chunks())
-    columns = {name: boxes[name] for name in ("image_id", "finding", "x_min", "y_min", "x_max", "y_max")}
+    columns = {name: boxes[name] for name in GIVEN}
     for name, theirs in OF_THE_IMAGE.items():
         if theirs in images.column_names:
             columns[name] = images[theirs].take(at)
-    return truth_table(columns)
+    lost = [entry for entry in index.dropped if "box" in entry.reason]
+    notes = [f"Truth: {index.layout}, {len(boxes):,} boxes."]
+    notes += [f"{entry.count:,} boxes of the dataset cannot be used: {entry.reason}." for entry in lost]
+    return truth_table(columns), None, tuple(notes)
+
+
+def _labels(index: Index | None, looked_at: pa.Table | None, everything: pa.Table, judged: pa.Table) -> Labels | None:
+    """What is known of pairs without a box: a dataset's labels, or that its readers looked at every image for all."""
+    findings = sorted(pc.unique(judged["finding"].cast(pa.string())).to_pylist())
+    if index is not None:
+        table, labels = index.table, index.restrict(findings, absent_as_null=True).labels()
+        normal = (index.labels() == 0).all(axis=1)
+        images, patients = (table[name].combine_chunks() for name in ("image_id", "patient_id"))
+        return Labels(images, patients, labels, normal, np.full((len(images), 2), np.nan), complete=False)
+    if looked_at is None:
+        return None
+    columns = ["patient_id", *SIZE]
+    table = looked_at.group_by("image_id").aggregate([(name, "min") for name in columns]).sort_by("image_id")
+    images, patients = (table[name].combine_chunks() for name in ("image_id", "patient_id_min"))
+    boxed = pc.is_in(images, value_set=pc.unique(everything["image_id"].cast(pa.string())).combine_chunks())
+    sizes = np.stack([numbers(table, f"{name}_min") for name in SIZE], axis=1)
+    values = np.zeros((len(images), len(findings)), np.int8)
+    return Labels(images, patients, values, ~boxed.to_numpy(zero_copy_only=False), sizes, complete=True)
+
+
+def _same_pairs(table: pa.Table, judged: pa.Table) -> pa.ChunkedArray:
+    def keys(of: pa.Table) -> pa.ChunkedArray:
+        return pc.binary_join_element_wise(*(of[name].cast(pa.string()) for name in ("image_id", "finding")), "\0")
+
+    return pc.is_in(keys(table), value_set=keys(judged).combine_chunks())
 
 
 def _filled(truth: pa.Table, images: pa.Table, names: dict[str, str]) -> pa.Table:
@@ -96,7 +188,8 @@ def _headers(index: Index, truth: pa.Table) -> pa.Table:
     return pa.table(dict(zip(("image_id", *SIZE), map(pa.array, columns, kinds), strict=True)))
 
 
-def _chosen(truth: pa.Table, path: Path, splits: Sequence[str], findings: Sequence[str]) -> pa.Table:
+def _chosen(truth: pa.Table, asked: Asked) -> pa.Table:
+    path, splits, findings = asked.path, asked.splits, asked.findings
     for word in splits:
         if word not in SPLITS:
             raise UsageError(
@@ -122,19 +215,20 @@ def _chosen(truth: pa.Table, path: Path, splits: Sequence[str], findings: Sequen
     return judged
 
 
-def _on_mined_images(judged: pa.Table, predictions: Sequence[tuple[str, Boxes]]) -> pa.Table:
+def _on_mined_images(judged: pa.Table, predictions: Sequence[Seen]) -> pa.Table:
     """The truth on images that every prediction has mined, with or without a box.
 
     Without an images table nobody can tell an image that was not mined from one where nothing was found: all count.
     """
     chosen = judged
-    for name, boxes in predictions:
-        if boxes.images is None:
+    for prediction in predictions:
+        if not prediction.mined:
             continue
-        mined = pc.unique(boxes.images["image_id"].cast(pa.string()))
-        if not pc.any(pc.is_in(chosen["image_id"].cast(pa.string()), value_set=mined)).as_py():
+        mined = prediction.images["image_id"].combine_chunks()
+        there = pc.is_in(chosen["image_id"].cast(pa.string()), value_set=mined)
+        if not pc.any(there).as_py():
             raise CxrError(
-                f"No image of {name} has a truth box among those to be judged.",
+                f"No image of {prediction.name} has a truth box among those to be judged.",
                 "Mine images that have truth (--split boxed), or name other truth, or another --split or --finding.",
             )
         judged = judged.filter(pc.is_in(judged["image_id"].cast(pa.string()), value_set=mined))

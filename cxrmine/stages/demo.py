@@ -20,6 +20,8 @@ from cxrmine.data.images import read_image
 from cxrmine.errors import CxrError
 from cxrmine.files import write_json, write_text
 from cxrmine.report.overlay import Case, contact_sheet, save_png
+from cxrmine.report.scores import cell
+from cxrmine.scoring.figures import MEAN, Key
 from cxrmine.stages import mine, phantom, score, train
 
 IMAGES, SIZE = 3600, 256  # the budget is a number of images, so that a slow machine gets the same result
@@ -74,8 +76,8 @@ def run(config: Demo) -> DemoResult:
     result = DemoResult(
         folder,
         trained,
-        boxed=score.run(score.Score(boxed, truth, run_patients=seen)),
-        mined=score.run(score.Score((mined,), truth, controls=False)),
+        boxed=score.run(score.Score(boxed, truth, samples=0, run_patients=seen)),
+        mined=score.run(score.Score((mined,), truth, samples=0, controls=False)),
     )
     write_json(folder / "scores.json", result.boxed.document)
     heading = "Test films that were not trained on, from the best first box to the worst (CAM with erasure)"
@@ -168,26 +170,27 @@ def _case(folder: Path, pair: dict[str, Any], map_: np.ndarray) -> Case:
 
 def lines(result: DemoResult) -> list[str]:
     """What was done, before the table."""
-    mined = result.mined.rows[-1][1]
-    at = mined["mean"]["acc_afp"]["0.3"]
+    figures = result.mined.rows[-1].values
+    acc, afp = (figures[Key("acc_afp", MEAN, "0.3", name)] for name in ("acc", "afp"))
     return [
         f"AUC on validation patients, mean over findings: {result.trained.macro_auc:.3f}",
-        f"Boxes of the films it was trained on (boxes.parquet): Acc {at['acc']:.3f}, AFP {at['afp']:.2f} at IoU > 0.3.",
+        f"Boxes of the films it was trained on (boxes.parquet): Acc {acc:.3f}, AFP {afp:.2f} at IoU > 0.3.",
         "",
     ]
 
 
 def table(result: DemoResult) -> tuple[str, list[str], list[list[str]], str]:
     """Every method by finding, and the mean: title, header, rows and note."""
-    header = ["", *(f"IoU > {t}" for t in score.SHOWN)]
-    findings = list(result.boxed.rows[0][1]["acc_afp"])
+    shown = [column for column in result.boxed.protocol.columns if column.measure == "acc_afp"]
+    findings = sorted({key.finding for key in result.boxed.rows[0].values if key.measure == "acc_afp"} - {MEAN})
     rows = []
-    for finding in (*findings, "mean over findings"):
-        rows.append([finding, "", "", ""])
-        for name, scores in result.boxed.rows:
-            figures = scores["acc_afp"].get(finding) or scores["mean"]["acc_afp"]
-            rows.append([f"  {NAMES.get(name, name)}", *(score.cell(figures[t]) for t in score.SHOWN)])
-    return "Acc (AFP) on boxed test films, against truth.parquet", header, rows, "\n".join(result.boxed.notes)
+    for finding in (*findings, MEAN):
+        rows.append([finding if finding != MEAN else "mean over findings", *[""] * len(shown)])
+        for row in result.boxed.rows:
+            rows.append([f"  {NAMES.get(row.name, row.name)}", *(cell(row, c, finding) for c in shown)])
+    note = "\n".join([result.boxed.protocol.sentence(), *result.boxed.notes])
+    header = ["", *(f"IoU > {column.at}" for column in shown)]
+    return "Acc (AFP) on boxed test films, against truth.parquet", header, rows, note
 
 
 def what_next(result: DemoResult) -> str:

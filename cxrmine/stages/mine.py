@@ -60,9 +60,9 @@ def run(config: Mine) -> MineResult:
             f"mine.way = {recipe.mine.way} is not known.{did_you_mean(recipe.mine.way, list(WAYS))}",
             f"The ways are {', '.join(WAYS)}.",
         )
-    meta = _provenance(config, recipe, opened, index)
+    meta = provenance(config.split, config.shard, recipe, opened, index) | {"findings": config.findings}
     chosen = index.select(config.split)
-    index = _slice(chosen, shard, shards)
+    index = shard_of(chosen, shard, shards)
     if _is_done(out, meta, config):
         return MineResult(out, already_done=True, images=len(index))
     for path in (out, *_maps_of(config)):
@@ -125,7 +125,8 @@ def _images_to_mine(config: Mine, recipe: Recipe) -> Index:
     return index
 
 
-def _provenance(config: Mine, recipe: Recipe, opened: Run, index: Index) -> dict[str, Any]:
+def provenance(split: str, shard: tuple[int, int], recipe: Recipe, opened: Run, index: Index) -> dict[str, Any]:
+    """What a table says about its making, for the metadata key `cxrmine`."""
     told = to_dict(recipe)
     told["network"]["weights"] = Path(recipe.network.weights).name  # of a file the name alone: no path in a table
     return {
@@ -133,14 +134,13 @@ def _provenance(config: Mine, recipe: Recipe, opened: Run, index: Index) -> dict
         "weights_sha256": opened.weights_sha256,
         "dataset": index.fingerprint,
         "trained_on": opened.dataset,
-        "split": config.split,
-        "findings": config.findings,
+        "split": split,
         "version": __version__,
-        "shard": list(config.shard),
+        "shard": list(shard),
     }
 
 
-def _slice(index: Index, shard: int, shards: int) -> Index:
+def shard_of(index: Index, shard: int, shards: int) -> Index:
     """The images of one shard. An index is sorted by image_id, so shards read one after another are the whole."""
     place = np.arange(len(index)) * shards // len(index)
     return index.filter(place == shard - 1)

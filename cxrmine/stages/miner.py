@@ -54,6 +54,7 @@ class Miner:
         self.source = recipe.method if rounds == 1 else f"{recipe.method}/{rounds}"
 
     def run(self, out: Path, meta: dict[str, Any]) -> MineResult:
+        meta = {**meta, "cell_offset": self.offset}  # where a map's cells lie: to cut it again without the network
         with ExitStack() as files:
             writer = files.enter_context(BoxWriter(out, meta))
             path = maps_path(self.config.maps, *self.config.shard) if self.config.maps else None

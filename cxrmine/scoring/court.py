@@ -1,0 +1,175 @@
+"""Every prediction and every control before the same truth, patients and rules."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrmine.boxes.scan import REGION, Mined, Scan, ahead, open_boxes, read_mined
+from cxrmine.boxes.shards import grouped
+from cxrmine.cores import threads
+from cxrmine.scoring.controls import IN_SAMPLE, box_controls, placed_on, random_control
+from cxrmine.scoring.cover import absent_pairs, build, judged_by, only, people
+from cxrmine.scoring.judged import Confidence, Cover
+from cxrmine.scoring.localization import Bounds
+from cxrmine.scoring.overall import OVERALL, maxboxacc2_figures
+from cxrmine.scoring.protocols import Protocol
+from cxrmine.scoring.readers import by_reader, reader_against_rest
+from cxrmine.scoring.scores import Prediction, Rules, Scores, score_boxes
+from cxrmine.scoring.truth import Truth
+from cxrmine.scoring.tuning import halves, tune
+
+READERS = "reader against the others"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A prediction, by the source its boxes most often name."""
+
+    name: str
+    scan: Scan
+    mined: Mined | None
+    coming: Iterator[pa.Table]  # its chunks, once
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return self.scan.meta.get("recipe", {})
+
+    def prediction(self, dataset: pa.Array | None) -> Prediction:
+        fit = self.recipe.get("data", {}).get("fit", "stretch")
+        ours = "weights_sha256" in self.scan.meta  # our scores are each pair's own: only P makes them one scale
+        by: Confidence = "product" if ours else "score"
+        return Prediction(self.name, self.scan.chunks, self.scan.regions, self.mined, fit, by, dataset)
+
+
+class Tuned(NamedTuple):
+    """Boxes that were cut anew from maps, each finding at one cut; scored on half of the patients."""
+
+    scores: dict[str, Scores]  # held-out cuts, oracle cuts
+    told: dict[str, dict[str, Any]]  # by the same names: which cuts, on how many pairs they were chosen
+
+
+@dataclass(frozen=True)
+class Court:
+    rules: Rules
+    truth: Truth
+    methods: Sequence[Method]
+    everybody: pa.StringArray  # the patients that a bootstrap draws from
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return self.methods[0].recipe if self.methods else {}
+
+    @property
+    def mined(self) -> Mined | None:
+        return next((method.mined for method in self.methods if method.mined is not None), None)
+
+    @property
+    def overall(self) -> bool:
+        """Whether controls get boxes on absent pairs too: where the tables show what needs these."""
+        return any(column.measure in OVERALL for column in self.rules.protocol.columns)
+
+    def judge(self, controls: bool) -> tuple[dict[str, Scores], dict[str, str], dict[str, Scores]]:
+        """(controls, where they come from, predictions), two at a time: NumPy works outside Python's lock."""
+        with ThreadPoolExecutor(threads(None)) as pool:
+            predicted = {method.name: pool.submit(self._method, method) for method in self.methods}
+            judging: dict[str, Future[Scores]] = {}
+            origins: dict[str, str] = {}
+            if controls:
+                base = self._cover(self.truth.judged, self.mined)
+                others = absent_pairs(base, self.everybody) if self.overall else None
+                tables, origins = box_controls(self.truth.judged, self.truth.everything, others)
+                judging = {name: pool.submit(self._control, name, table, base) for name, table in tables.items()}
+                boxes, pairs = random_control(placed_on(self.truth.judged, others), self.recipe)
+                judging["random map"] = pool.submit(self._control, "random map", boxes, only(base, pairs))
+                if self.truth.drawn is not None:
+                    judging[READERS] = pool.submit(self._readers, self.truth.drawn)
+            done = [{name: job.result() for name, job in jobs.items()} for jobs in (judging, predicted)]
+            return done[0], origins, done[1]
+
+    def tuned(self, maps: Path) -> Tuned:
+        """The cuts chosen on other patients, and on those that they are scored on."""
+        judged = halves(self.truth.judged)[1]
+        scores, told = {}, {}
+        for choice in ("held-out", "oracle"):
+            table, what = tune(maps, self.truth.judged, choice)
+            name = f"{choice} cuts"
+            scores[name] = self._control(name, table, self._cover(judged, self.mined), judged)
+            told[name] = what
+        return Tuned(scores, told)
+
+    def all_cuts(self, maps: Path) -> Scores:
+        """MaxBoxAccV2 of a folder of maps."""
+        return Scores(maxboxacc2_figures(maps, self.truth.judged), {}, [])
+
+    def by_reader(self) -> dict[str, dict[str, Scores]]:
+        """Every prediction against each reader's boxes alone."""
+        drawn = self.truth.drawn if self.truth.drawn is not None else self.truth.judged.slice(0, 0)
+        light = replace(self.rules, overall=False)
+        return {
+            reader: {
+                m.name: score_boxes(m.prediction(None), own, self._cover(own, m.mined), light) for m in self.methods
+            }
+            for reader, own in by_reader(drawn).items()
+        }
+
+    def _cover(self, judged: pa.Table, mined: Mined | None) -> Cover:
+        return build(judged, self.truth.everything, mined, self.truth.labels, self.everybody)
+
+    def _method(self, method: Method) -> Scores:
+        cover = self._cover(self.truth.judged, method.mined)
+        prediction = replace(method.prediction(self.truth.images), chunks=lambda: method.coming)
+        return score_boxes(prediction, self.truth.judged, cover, self.rules)
+
+    def _control(self, name: str, table: pa.Table, cover: Cover, judged: pa.Table | None = None) -> Scores:
+        fit, regions = self.recipe.get("data", {}).get("fit", "stretch"), table.select(REGION)
+        drawn = Prediction(name, lambda: [table], lambda rows: regions.take(pa.array(rows)), self.mined, fit)
+        judged = self.truth.judged if judged is None else judged
+        samples = 0 if name == IN_SAMPLE else self.rules.samples
+        rules = replace(self.rules, overall=self.overall, samples=samples)
+        return score_boxes(drawn, judged.filter(judged_by(cover, judged)), cover, rules)
+
+    def _readers(self, drawn: pa.Table) -> Scores:
+        """Each reader's boxes against the other readers', merged; an image counts once for each of its readers."""
+        boxes, truths = [], []
+        for one in reader_against_rest(drawn, self.truth.looked_at, "fused"):
+            boxes.append(_renamed(one.predictions, one.reader))
+            truths.append(_renamed(one.truth, one.reader))
+        truth, table = (pa.concat_tables(parts).sort_by(ORDER).unify_dictionaries() for parts in (truths, boxes))
+        cover = build(truth, truth, None, None, self.everybody)
+        rules = replace(self.rules, overall=False, protocol=replace(self.rules.protocol, afp_per="finding"))
+        return score_boxes(Prediction(READERS, lambda: [table]), truth, cover, rules)
+
+
+ORDER = [(name, "ascending") for name in ("image_id", "finding", "rank")]
+
+
+def court(
+    rules: Protocol, truth: Truth, methods: Sequence[Method], bounds: Bounds | None, samples: int, seed: int
+) -> Court:
+    everybody = people(truth.judged, [method.mined for method in methods], truth.labels)
+    return Court(Rules(rules, len(everybody), bounds, samples, seed), truth, methods, everybody)
+
+
+def open_methods(predictions: Sequence[Path]) -> list[Method]:
+    """Each by the source its boxes most often name, with its file's name where two would be called the same."""
+    groups = grouped(predictions)
+    scans = [open_boxes(paths) for paths in groups]
+    coming = [ahead(scan.chunks()) for scan in scans]
+    names = [scan.source for scan in scans]
+    twice = {name for name, count in Counter(names).items() if count > 1}
+    full = [f"{name} ({paths[0].stem})" if name in twice else name for name, paths in zip(names, groups, strict=True)]
+    mined = [read_mined(scan) for scan in scans]
+    return [Method(*of) for of in zip(full, scans, mined, coming, strict=True)]
+
+
+def _renamed(table: pa.Table, reader: str) -> pa.Table:
+    """The same with images that are this reader's own."""
+    place = table.schema.get_field_index("image_id")
+    names = pc.binary_join_element_wise(table["image_id"].cast(pa.string()), reader, " read by ")
+    return table.set_column(place, table.schema.field(place), names.cast(table.schema.field(place).type))

@@ -1,0 +1,170 @@
+"""The door for truth in any form that is known here. A file is recognised by what is in it, never by its name."""
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrmine.boxes.lint import assignments, rows_text
+from cxrmine.boxes.table import META_KEY, parse_meta
+from cxrmine.errors import CxrError, UsageError
+from cxrmine.scoring.formats import coco, ham, nih, plain, rsna, vindr
+from cxrmine.scoring.formats.drawn import Drawn, Sheet
+
+SHEETS = (nih, plain, vindr, rsna)
+DOCUMENTS = (coco, ham)
+MOST_UNPACKED = 2**29  # bytes that a .gz may become; the boxes that people draw take a few million
+SHOWN = 12  # columns in a message
+GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
+
+
+def read_drawn(path: Path, columns: Mapping[str, str] | None = None) -> Drawn:
+    """Boxes that people drew, in a form that is known, or any table whose columns are named: ours → the file's."""
+    content = _content(Path(path))
+    if content.startswith(PARQUET):
+        return _from_sheet(_parquet(content, path), columns)
+    text = _text(content, path)
+    if text.lstrip()[:1] in ("{", "["):
+        return _from_document(text, path, columns)
+    return _from_sheet(_csv(text, path, named=columns is not None), columns)
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """`image_id=filename,finding=label,…`: our column → the file's."""
+    columns = assignments(text, plain.EXAMPLE)
+    plain.refuse_wrong(columns)
+    return columns
+
+
+def _from_sheet(sheet: Sheet, columns: Mapping[str, str] | None) -> Drawn:
+    if columns is not None:
+        return plain.read(sheet, columns)
+    for form in SHEETS:
+        if form.recognise(tuple(sheet.columns)):
+            return form.read(sheet)
+    names = list(sheet.columns)
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    raise _strange(sheet.where, f"its columns are {', '.join(names[:SHOWN])}{more}")
+
+
+def _from_document(text: str, path: Path, columns: Mapping[str, str] | None) -> Drawn:
+    if columns is not None:
+        raise UsageError(f"{path} is JSON, and has no columns to be named.", "Leave --columns out.")
+    try:
+        document = json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, path))
+    except (ValueError, RecursionError) as fault:
+        raise CxrError(f"{path} is damaged JSON: {fault}.", "Get the file again.") from None
+    for form in DOCUMENTS:
+        if form.recognise(document):
+            return form.read(document, str(path))
+    raise _strange(path, "its JSON is of another shape")
+
+
+def _strange(where: Path | str, why: str) -> CxrError:
+    known = "; ".join(form.SHAPE for form in (*SHEETS, *DOCUMENTS))
+    return CxrError(
+        f"{where} has truth in no form that is known here: {why}.",
+        f"Known: {known}. The columns of any other table can be named: --columns {plain.EXAMPLE}.",
+    )
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        return _unpacked(content, path) if content.startswith(GZIP) else content
+    except FileNotFoundError:
+        raise CxrError(f"There is no truth at {path}.", "Check the path.") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        raise CxrError(f"{path} is a damaged or cut off gzip file.", "Get the file again.") from None
+    except OSError as fault:
+        raise CxrError(f"{path} cannot be read: {fault.strerror}.", "Name a file that can be read.") from None
+
+
+def _unpacked(content: bytes, path: Path) -> bytes:
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
+        content = packed.read(MOST_UNPACKED + 1)
+    if len(content) > MOST_UNPACKED:
+        most = f"{MOST_UNPACKED >> 20} MiB"
+        raise CxrError(f"{path} unpacks to more than {most}.", "Unpack it, if it is what it should be.")
+    return content
+
+
+def _text(content: bytes, path: Path) -> str:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise _strange(path, "it is neither Parquet nor UTF-8 text") from None
+    if not text.strip():
+        raise _strange(path, "it is empty")
+    return text
+
+
+def _once(pairs: Sequence[tuple[str, Any]], path: Path) -> dict[str, Any]:
+    """A key that comes twice would hide what the first one has."""
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise CxrError(f"{path} has {twice!r} twice in one object.", "Join them, or remove one.")
+    return result
+
+
+def _parquet(content: bytes, path: Path) -> Sheet:
+    try:
+        table = pq.ParquetFile(pa.BufferReader(content)).read()
+    except (pa.ArrowException, OSError) as fault:
+        reason = str(fault).strip().split("\n")[0]
+        raise CxrError(f"{path} is damaged Parquet: {reason}", "Get the file again.") from None
+    parse_meta((table.schema.metadata or {}).get(META_KEY), path)
+    _refuse_twice(table.column_names, path)
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+    return Sheet(str(path), columns, np.arange(1, len(table) + 1))
+
+
+def _csv(text: str, path: Path, named: bool) -> Sheet:
+    """`row` counts every line of the table after the header, so that blank ones, which say nothing, have a number."""
+    try:
+        records = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error as fault:
+        raise CxrError(f"{path} is a damaged CSV file: {fault}.", "Get the file again.") from None
+    start = next((i for i, record in enumerate(records) if _said(record)), None)
+    if start is None:
+        raise _strange(path, "it is empty")
+    header = [name.strip() for name in records[start]]
+    names = (None if named else nih.header(header)) or header
+    rows = [(i, record) for i, record in enumerate(records[start + 1 :], start=1) if _said(record)]
+    long = [i for i, record in rows if len(record) > len(names) and _said(record[len(names) :])]
+    if long:
+        raise CxrError(
+            f"{path}: more fields than the header has ({len(names)}) in {rows_text(long)}.",
+            "Put quotes around a field with a comma.",
+        )
+    _refuse_twice(names, path)
+    blank = [""] * len(names)
+    whole = [(*record, *blank[len(record) :])[: len(names)] for _, record in rows]
+    fields = zip(*whole, strict=True) if whole else [()] * len(names)
+    columns = {
+        name: pc.utf8_trim_whitespace(pa.array(field, pa.string()))
+        for name, field in zip(names, fields, strict=True)
+        if name
+    }
+    return Sheet(str(path), columns, np.array([i for i, _ in rows], dtype=np.int64))
+
+
+def _said(record: Sequence[str]) -> bool:
+    return any(map(str.strip, record))
+
+
+def _refuse_twice(names: Sequence[str], path: Path) -> None:
+    twice = sorted({name for name in names if name and list(names).count(name) > 1})
+    if twice:
+        raise CxrError(f"{path} has more than one column {', '.join(twice)}.", "Rename or remove all but one of each.")

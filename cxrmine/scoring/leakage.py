@@ -1,0 +1,73 @@
+"""Whether those who are judged were trained on: the patients of truth against the patients of a run."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrmine.errors import CxrError
+from cxrmine.files import sha256
+
+
+def not_of_run(patients: Path | None, methods: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """The first prediction whose metadata say that it was made with other weights than those of the run."""
+    weights = patients and patients.with_name("model.safetensors")
+    if not weights or not weights.is_file():
+        return ""
+    ours = sha256(weights)
+    return next((name for name, meta in methods if meta.get("weights_sha256", ours) != ours), "")
+
+
+def leakage(path: Path | None, judged: pa.Table) -> dict[str, int]:
+    """How many of the judged patients the run has trained or validated on; empty where no run was named."""
+    if path is None:
+        return {}
+    if not path.is_file():
+        raise CxrError(f"There is no run in {path.parent}: it has no {path.name}.", "Name a run's folder with --run.")
+    try:
+        table = pq.ParquetFile(path).read()
+        split = dict(zip(table["patient_id"].cast(pa.string()).to_pylist(), table["split"].to_pylist(), strict=True))
+    except (pa.ArrowException, OSError, KeyError):
+        raise CxrError(f"{path} is not a run's table of patients.", "Name the folder of a run with --run.") from None
+    known = judged["patient_id"].cast(pa.string())
+    ours = set(pc.unique(known.drop_null()).to_pylist())
+    trained = sum(split.get(patient) == "train" for patient in ours)
+    seen = sum(patient in split for patient in ours)
+    nameless = judged["image_id"].cast(pa.string()).filter(known.is_null())
+    return {"patients": seen, "trained": trained, "of": len(ours), "images_without_patient": len(pc.unique(nameless))}
+
+
+def notes(found: dict[str, int], products: bool) -> Iterator[str]:
+    """Boxes of training films are the product, so there that is said plainly; anywhere else it is a leak."""
+    if not found:
+        return
+    of, trained = found["of"], found["trained"]
+    if found["patients"]:
+        said = f"The run was trained on {trained:,} of the {of:,} judged patients"
+        if found["patients"] > trained:
+            said += f", and validated on {found['patients'] - trained:,}"
+        yield f"{said}: these are boxes of its training films." if products else f"LEAKS: {said}."
+    elif of:
+        yield f"None of the {of:,} judged patients was trained or validated on."
+    if found["images_without_patient"]:
+        unknown = found["images_without_patient"]
+        yield f"The patients of {unknown:,} judged images are not known: the run may have seen them."
+
+
+def refuse(found: dict[str, int], run_named: bool) -> None:
+    """--strict: a leak is an error, and so is one that cannot be ruled out."""
+    if not run_named:
+        raise CxrError("--strict cannot rule out a leak: no run is named that made these boxes.", "Name it with --run.")
+    if found["patients"]:
+        raise CxrError(
+            f"The run has seen {found['patients']:,} of the {found['of']:,} judged patients.",
+            "Judge other patients, or leave --strict out to see the figures.",
+        )
+    if found["images_without_patient"]:
+        raise CxrError(
+            f"The patients of {found['images_without_patient']:,} judged images are not known: a leak is possible.",
+            "Give the truth a patient_id, or leave --strict out.",
+        )

@@ -5,6 +5,7 @@ A figure is known by its key (measure, finding, threshold, name), in the JSON, t
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -148,7 +149,7 @@ def _matrices(sums: Sums) -> list[tuple[Ints, Floats32]]:
     """Of each finding: its pairs' patients, and its pairs × columns."""
     judged = sums.judged
     ends = np.searchsorted(judged.pair_finding, np.arange(len(judged.findings) + 1))
-    rows = [slice(*pair) for pair in zip(ends, ends[1:], strict=False)]
+    rows = [slice(*pair) for pair in pairwise(ends)]
     columns = [column.astype(np.float32) for column in sums.columns.values()]
     return [(judged.pair_patient[of], np.stack([column[of] for column in columns], axis=1)) for of in rows]
 

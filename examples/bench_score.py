@@ -12,11 +12,11 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,11 +36,11 @@ META = {"recipe": {"method": "made up"}, "dataset": "made up", "weights_sha256":
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("folder", type=Path)
-    asked.add_argument("--large", action="store_true")
-    asked.add_argument("--repeat", type=int, default=3)
-    options = asked.parse_args()
+    options_of = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options_of.add_argument("folder", type=Path)
+    options_of.add_argument("--large", action="store_true")
+    options_of.add_argument("--repeat", type=int, default=3)
+    options = options_of.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     name = "large" if options.large else "small"
     truth, boxes = options.folder / "truth.parquet", options.folder / f"{name}.parquet"
@@ -51,14 +51,15 @@ def main() -> None:
     say(f"{count:,} boxes; {platform.machine()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}")
     command = [sys.executable, "-m", "cxrmine", "score", str(boxes), "--truth", str(truth), "--json"]
     for samples in (0,) if options.large else (0, 1000):
-        measured = [timed([*command, str(options.folder / "s.json"), "--bootstrap", str(samples)]) for _ in range(options.repeat)]
+        asked = [*command, str(options.folder / "s.json"), "--bootstrap", str(samples)]
+        measured = [timed(asked) for _ in range(options.repeat)]
         seconds = sorted(second for second, _ in measured)
-        say(
-            f"--bootstrap {samples}: median {seconds[len(seconds) // 2]:.2f} s ({seconds[0]:.2f} to {seconds[-1]:.2f}), "
-            f"{max(peak for _, peak in measured):.2f} GB at most"
-        )
+        spread = f"({seconds[0]:.2f} to {seconds[-1]:.2f} of {len(seconds)})"
+        peak = max(peak for _, peak in measured)
+        say(f"--bootstrap {samples}: median {seconds[len(seconds) // 2]:.2f} s {spread}, {peak:.2f} GB at most")
     document = json.loads((options.folder / "s.json").read_text())
-    say(f"mean Acc at 0.5: {document['mean']['acc_afp']['0.5']['acc']:.6f}; {document['counts']['judged']:,} boxes judged")
+    accuracy = document["mean"]["acc_afp"]["0.5"]["acc"]
+    say(f"mean Acc at 0.5: {accuracy:.6f}; {document['counts']['judged']:,} boxes judged")
 
 
 def timed(command: list[str]) -> tuple[float, float]:
@@ -94,7 +95,9 @@ def make_truth(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float6
     return pairs, boxes.astype(np.float64)
 
 
-def make_boxes(path: Path, judged: npt.NDArray[np.int64], truth: npt.NDArray[np.float64], images: int, every_pair: bool) -> None:
+def make_boxes(
+    path: Path, judged: npt.NDArray[np.int64], truth: npt.NDArray[np.float64], images: int, every_pair: bool
+) -> None:
     """Three boxes a pair, a row group at a time: of the judged pairs, or of every pair of every image."""
     rng = np.random.default_rng(1)
     every = np.arange(images * len(FINDINGS)) if every_pair else judged
@@ -116,13 +119,17 @@ def _boxes(rng: np.random.Generator, pairs: npt.NDArray[np.int64], near: npt.NDA
     low, high = np.minimum(moved[:, :2], moved[:, 2:]), np.maximum(moved[:, :2], moved[:, 2:])
     corners = np.concatenate([low.clip(0, SIDE - 8), high.clip(8, SIDE)], axis=1)
     corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2] + 4)
-    columns = _names(np.repeat(pairs, A_PAIR)) | {
-        "rank": np.tile(np.arange(1, A_PAIR + 1, dtype=np.int16), len(pairs)),
-        "score": rng.random(len(moved), dtype=np.float32),
-        "probability": np.repeat(rng.random(len(pairs), dtype=np.float32), A_PAIR),
-        "image_width": np.full(len(moved), SIDE, np.int32),
-        "image_height": np.full(len(moved), SIDE, np.int32),
-    } | dict(zip(("x_min", "y_min", "x_max", "y_max"), corners.astype(np.float32).T, strict=True))
+    columns = (
+        _names(np.repeat(pairs, A_PAIR))
+        | {
+            "rank": np.tile(np.arange(1, A_PAIR + 1, dtype=np.int16), len(pairs)),
+            "score": rng.random(len(moved), dtype=np.float32),
+            "probability": np.repeat(rng.random(len(pairs), dtype=np.float32), A_PAIR),
+            "image_width": np.full(len(moved), SIDE, np.int32),
+            "image_height": np.full(len(moved), SIDE, np.int32),
+        }
+        | dict(zip(("x_min", "y_min", "x_max", "y_max"), corners.astype(np.float32).T, strict=True))
+    )
     return _table(SCHEMA, columns, len(moved))
 
 
@@ -151,9 +158,9 @@ def _names(pairs: npt.NDArray[np.int64]) -> dict[str, pa.DictionaryArray]:
     }
 
 
-def _table(schema: pa.Schema, columns: dict[str, object], rows: int) -> pa.Table:
-    arrays = [pa.array(columns[f.name], f.type) if f.name in columns and not isinstance(columns[f.name], pa.Array) else columns.get(f.name, pa.nulls(rows, f.type)) for f in schema]
-    return pa.table(arrays, schema=schema)
+def _table(schema: pa.Schema, columns: dict[str, Any], rows: int) -> pa.Table:
+    nothing = {field.name: pa.nulls(rows, field.type) for field in schema}
+    return pa.table([pa.array((nothing | columns)[field.name], field.type) for field in schema], schema=schema)
 
 
 def names(images: int) -> list[str]:

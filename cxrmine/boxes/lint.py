@@ -168,14 +168,18 @@ def _unknown(
 ) -> tuple[Ints, list[str], Ints]:
     """(where a word is not among the known, the word with a hint, where there is no word)"""
     encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
+    codes = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)
+    blank = pc.equal(pc.utf8_trim_whitespace(encoded.dictionary), "").to_numpy(zero_copy_only=False)
+    empty = np.append(blank, True)
+    if known is None:
+        return np.empty(0, np.int64), [], np.flatnonzero(empty[codes])
     words = encoded.dictionary.to_pylist()
-    codes = encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
-    empty = np.array([not word.strip() for word in words] + [True])
-    strange = np.array([known is not None and word not in known for word in words] + [False]) & ~empty
-    hinted = set(np.flatnonzero(strange)[:HINTED].tolist()) if hint else set()
-    texts = [repr(word) + (_hint(word, known or ()) if i in hinted else "") for i, word in enumerate(words)]
+    strange = np.array([word not in known for word in words] + [False]) & ~empty
+    texts: dict[int, str] = {}
+    for n, code in enumerate(np.flatnonzero(strange).tolist()):
+        texts[code] = repr(words[code]) + (_hint(words[code], known) if hint and n < HINTED else "")
     rows = np.flatnonzero(strange[codes])
-    return rows, [texts[code] for code in codes[rows]], np.flatnonzero(empty[codes])
+    return rows, [texts[code] for code in codes[rows].tolist()], np.flatnonzero(empty[codes])
 
 
 def _hint(word: str, known: Sequence[str] | AbstractSet[str]) -> str:

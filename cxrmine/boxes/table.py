@@ -280,14 +280,26 @@ def _dictionary(values: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.unify_dictionaries().combine_chunks()
     words = encoded.dictionary.cast(pa.string())
-    codes = encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
-    used = np.bincount(codes, minlength=len(words) + 1)[:-1] > 0
+    used = np.zeros(len(words) + 1, dtype=bool)
+    if encoded.null_count == 0:
+        codes = encoded.indices.to_numpy()
+        used[codes] = True
+        if used[:-1].all() and _rising(words):
+            return pa.DictionaryArray.from_arrays(encoded.indices.cast(pa.int32()), words)
+    else:
+        codes = encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
+        used[codes] = True
+    used = used[:-1]
     order = pc.sort_indices(words).to_numpy()
     order = order[used[order]]
     place = np.zeros(len(words) + 1, dtype=np.int32)
     place[order] = np.arange(len(order), dtype=np.int32)
     missing = codes == len(words)
     return pa.DictionaryArray.from_arrays(pa.array(place[codes], mask=missing), words.take(pa.array(order)))
+
+
+def _rising(words: pa.StringArray) -> bool:
+    return len(words) < 2 or bool(pc.all(pc.greater(words[1:], words[:-1])).as_py())
 
 
 def _first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ other folds, of five that a hash of the patient's name decides.
 import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, NamedTuple
 
 import cv2
@@ -137,6 +138,7 @@ def judged_pairs(truth: pa.Table) -> pa.Table:
     return truth.filter(pa.array(order_in_pair(image, finding) == 1)).select(PAIR)
 
 
+@cache
 def fold(patient_id: str) -> int:
     """0 to 4, the same on every machine, for ever."""
     return int.from_bytes(hashlib.sha256(patient_id.encode()).digest()[:8], "big") % FOLDS

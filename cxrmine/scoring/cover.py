@@ -31,7 +31,8 @@ def build(truth: pa.Table, everything: pa.Table, mined: Mined | None, labels: La
     images = known[0].combine_chunks() if isinstance(known[0], pa.ChunkedArray) else known[0]
     at, of = codes(truth["image_id"], images), codes(truth["finding"], pa.array(findings, pa.string()))
     absent, normal = _absent(images, findings, mined, labels)
-    normal[codes(everything["image_id"], images)] = False
+    boxed = pc.is_in(images, value_set=pc.unique(everything["image_id"].cast(pa.string())))
+    normal = normal & ~boxed.to_numpy(zero_copy_only=False)
     state = np.where(absent, ABSENT, 0).astype(np.int8)
     state[at, of] = JUDGED
     sizes = _sizes(images, mined, labels)

@@ -137,9 +137,10 @@ def _totals(sums: Sums, names: list[tuple[str, str]]) -> Floats:
     """1×F×K: the sum of each column over the pairs of a finding."""
     findings = len(sums.judged.findings)
     totals = np.zeros((1, findings, len(names)))
+    starts = np.searchsorted(sums.judged.pair_finding, np.arange(findings))  # each finding has a judged pair
     for k, name in enumerate(names):
-        if name in sums.columns:
-            totals[0, :, k] = np.bincount(sums.judged.pair_finding, sums.columns[name], findings)
+        if name in sums.columns and findings:
+            totals[0, :, k] = np.add.reduceat(sums.columns[name], starts, dtype=np.float64)
         if name in sums.by_patient:
             totals[0, :, k] += sums.by_patient[name].sum(axis=0, dtype=np.float64)
     return totals

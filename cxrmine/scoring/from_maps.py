@@ -76,7 +76,7 @@ class FinalMaps:
 
     def rows(self, pairs: pa.Table) -> Ints:
         """Each pair's map, -1 where it has none."""
-        images, findings = pc.unique(self.images), pc.unique(self.findings)
+        images, findings = (pc.unique(names).sort() for names in (self.images, self.findings))
 
         def keys(image: pa.Array, finding: pa.Array) -> Ints:
             of, at = codes(image, images), codes(finding, findings)

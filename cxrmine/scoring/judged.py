@@ -5,6 +5,7 @@ image has no such finding, and unknown otherwise. The papers' measures see judge
 see the absent ones too. Boxes of unknown pairs are counted, and judged by nothing.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -145,11 +146,16 @@ def numbers(table: pa.Table, name: str) -> Floats:
 
 
 def codes(column: pa.ChunkedArray | pa.Array, words: pa.Array) -> Ints:
-    """The place of each value in `words`, -1 where it is not among them."""
+    """The place of each value in `words`, which are sorted; -1 where it is not among them."""
     encoded = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if not isinstance(encoded, pa.DictionaryArray):
         encoded = encoded.dictionary_encode()
-    place = pc.fill_null(pc.index_in(encoded.dictionary, words), -1).to_numpy().astype(np.int64)
+    # A chunk has a small stretch of the images: only that is searched, not a million names for each chunk anew.
+    ends = pc.min_max(encoded.dictionary.cast(pa.string())).as_py()
+    first = 0 if ends["min"] is None else bisect_left(words, ends["min"], key=pa.StringScalar.as_py)
+    last = 0 if ends["max"] is None else bisect_right(words, ends["max"], key=pa.StringScalar.as_py)
+    found = pc.index_in(encoded.dictionary, words[first:last]).to_numpy(zero_copy_only=False)
+    place = np.where(np.isnan(found), -1, found + first).astype(np.int64)
     return np.append(place, -1)[encoded.indices.fill_null(len(place)).to_numpy()]
 
 

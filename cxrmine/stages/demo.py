@@ -76,7 +76,7 @@ def run(config: Demo) -> DemoResult:
     result = DemoResult(
         folder,
         trained,
-        boxed=score.run(score.Score(boxed, truth, samples=0, run_patients=seen)),
+        boxed=score.run(score.Score(boxed, truth, run_patients=seen)),
         mined=score.run(score.Score((mined,), truth, samples=0, controls=False)),
     )
     write_json(folder / "scores.json", result.boxed.document)
@@ -187,7 +187,8 @@ def table(result: DemoResult) -> tuple[str, list[str], list[list[str]], str]:
     for finding in (*findings, MEAN):
         rows.append([finding if finding != MEAN else "mean over findings", *[""] * len(shown)])
         for row in result.boxed.rows:
-            rows.append([f"  {NAMES.get(row.name, row.name)}", *(cell(row, c, finding) for c in shown)])
+            plain = row._replace(intervals={})  # they are in scores.json; here the table would be twice as long
+            rows.append([f"  {NAMES.get(row.name, row.name)}", *(cell(plain, c, finding) for c in shown)])
     note = "\n".join([result.boxed.protocol.sentence(), *result.boxed.notes])
     header = ["", *(f"IoU > {column.at}" for column in shown)]
     return "Acc (AFP) on boxed test films, against truth.parquet", header, rows, note

@@ -50,8 +50,8 @@ def figures(folder: Path, changes: tuple[str, ...]) -> tuple[float, dict[str, tu
     mined = mine.run(
         mine.Mine(folder / "run", folder / "data", out, "test", overrides=changes, device="cpu", overwrite=True)
     )
-    scores = score.run(score.Score((out,), folder / "data" / "truth.parquet", controls=False)).rows[0][1]["acc_afp"]
-    judged = [at for finding, at in scores.items() if finding != LEFT_OUT]
+    asked = score.Score((out,), folder / "data" / "truth.parquet", samples=0, controls=False)
+    judged = [at for finding, at in score.run(asked).document["acc_afp"].items() if finding != LEFT_OUT]
     shown = {t: (mean([at[t]["acc"] for at in judged]), mean([at[t]["afp"] for at in judged])) for t in SHOWN}
     return mined.boxes / mined.pairs, shown
 

@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cxrmine.boxes.table import images_path
-from cxrmine.scoring.classification import auc
+from cxrmine.scoring.figures import MEAN, Key
 from cxrmine.scoring.statistics import mean_interval
-from cxrmine.stages import demo, mine
+from cxrmine.stages import demo, predict, score
 
 SEEDS = (0, 1, 2)
 SHOWN = ("0.1", "0.3", "0.5")
@@ -35,24 +32,21 @@ def main(out: Path) -> None:
 
 def one_seed(folder: Path, seed: int) -> dict[str, Any]:
     result = demo.run(demo.Demo(folder, seed))
-    acc = {name: {t: without(scores, t) for t in SHOWN} for name, scores in result.boxed.rows}
+    acc = {row.name: {t: without(row.values, t) for t in SHOWN} for row in result.boxed.rows}
     return {"seed": seed, "acc": acc, "auc": auc_on_test_films(folder)}
 
 
-def without(scores: dict[str, Any], t: str) -> float:
-    return float(np.mean([at[t]["acc"] for finding, at in scores["acc_afp"].items() if finding != LEFT_OUT]))
+def without(values: dict[Key, float], t: str) -> float:
+    """Mean Acc over findings but one."""
+    wanted = {key: value for key, value in values.items() if key[0] == "acc_afp" and key[2:] == (t, "acc")}
+    return float(np.mean([value for key, value in wanted.items() if key.finding not in (LEFT_OUT, MEAN)]))
 
 
 def auc_on_test_films(folder: Path) -> dict[str, float]:
-    """AUC per finding on all test films, from the probabilities of every pair."""
-    boxes = folder / "test-all.parquet"
-    mine.run(mine.Mine(folder / "run", folder / "data", boxes, "test", findings="all", device="cpu"))
-    pairs = pq.ParquetFile(images_path(boxes)).read()
-    finding, label, probability = (
-        np.asarray(pairs[name].cast(kind).to_pylist())
-        for name, kind in (("finding", pa.string()), ("label", pa.int8()), ("probability", pa.float32()))
-    )
-    return {f: auc(label[finding == f], probability[finding == f]) for f in sorted(set(finding))}
+    """AUC per finding on all test films."""
+    out = folder / "test.probabilities.parquet"
+    predict.run(predict.Predict(folder / "run", folder / "data", out, "test", device="cpu"))
+    return {f: at["auc"] for f, at in score.run(score.Score((out,), folder / "data")).document["auc"].items()}
 
 
 def tables(runs: list[dict[str, Any]]) -> list[str]:

@@ -143,6 +143,7 @@ class TestMatching:
     def test_an_equal_box_passes_1_as_in_coco(self):
         w = world([("a", "Mass", TRUTH)], [("a", "Mass", TRUTH, 0.5)])
         assert (w.true([1.0]).tolist(), w.true([1.0], strict=True).tolist()) == ([[True]], [[False]])
+        assert passes(np.array([1 - 1e-9, 1 - 1e-11]), 1.0, strict=False).tolist() == [False, True]
 
     def test_one_box_on_two_truth_boxes_takes_one(self):
         """Left and right half of a box of 10×10: IoU 0.5 with both; the next box gets the one that is left."""
@@ -205,6 +206,13 @@ class TestAp:
         assert macro(w.ap(0.5, 0.7)).tolist() == [0, 0]
         assert np.isnan(macro(world([], []).ap(0.5))).all()
         assert world([], [], findings=()).ap(0.5).shape == (0, 1)
+
+    def test_recalls_are_reached_as_coco_divides(self):
+        """All boxes true, k of n truth boxes found: as many recalls as are not above k / n, all rounded to float64."""
+        for n, k in ((20, 19), (57, 57), (100, 7), (100, 29), (100, 35)):
+            images = [f"{i:03}" for i in range(n)]
+            truth, boxes = [(i, "Mass", TRUTH) for i in images], [(i, "Mass", TRUTH, 0.5) for i in images[:k]]
+            assert world(truth, boxes, images).ap(0.5)[0, 0] == np.mean(np.linspace(0, 1, 101) <= k / n)
 
     def test_only_so_many_of_an_image(self):
         """Of image a the box at 0.9 only, and of b one: true, false."""
@@ -286,11 +294,12 @@ class TestRsna:
 
 class TestNormal:
     def test_by_hand(self):
-        """Normal: c with 2 + 1 boxes, d with none. The box on b is of an absent pair, but b is not normal."""
+        """Normal: c with 2 + 1 boxes, d with none; nobody looked for nodules on e. b has a false box but a finding."""
         boxes = [("b", "Mass", FAR, 0.5), ("c", "Mass", FAR, 0.5), ("c", "Mass", TRUTH, 0.4), ("c", "Nodule", FAR, 0.5)]
-        w = world([("a", "Mass", TRUTH)], boxes, findings=("Mass", "Nodule"), normal="cd")
+        unknown = [("e", "Nodule")]
+        w = world([("a", "Mass", TRUTH)], boxes, "abcde", ("Mass", "Nodule"), unknown=unknown, normal="cde")
         each, pooled = false_per_normal(false_boxes(w.absent, w.cover), w.cover)
-        assert (each.tolist(), pooled) == ([1, 0.5], 1.5)
+        assert (each.tolist(), pooled) == ([2 / 3, 1 / 2], 1)
 
     def test_no_normal_image(self):
         w = world([("a", "Mass", TRUTH)], [])

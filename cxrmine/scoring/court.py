@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,6 +26,7 @@ from cxrmine.scoring.truth import Truth
 from cxrmine.scoring.tuning import halves, tune
 
 READERS = "reader against the others"
+MOST_CONTROLLED = 20_000  # pairs that controls are scored on
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,10 @@ class Court:
             judging: dict[str, Future[Scores]] = {}
             origins: dict[str, str] = {}
             if controls:
-                base = self._cover(self.truth.judged, self.mined)
-                others = absent_pairs(base, self.everybody) if self.overall else None
-                tables, origins = box_controls(self.truth.judged, self.truth.everything, others)
+                base, judged, others = self._controlled()
+                tables, origins = box_controls(judged, self.truth.everything, others)
                 judging = {name: pool.submit(self._control, name, table, base) for name, table in tables.items()}
-                boxes, pairs = random_control(placed_on(self.truth.judged, others), self.recipe)
+                boxes, pairs = random_control(placed_on(judged, others), self.recipe)
                 judging["random map"] = pool.submit(self._control, "random map", boxes, only(base, pairs))
                 if self.truth.drawn is not None:
                     judging[READERS] = pool.submit(self._readers, self.truth.drawn)
@@ -120,6 +121,17 @@ class Court:
 
     def _cover(self, judged: pa.Table, mined: Mined | None) -> Cover:
         return build(judged, self.truth.everything, mined, self.truth.labels, self.everybody)
+
+    def _controlled(self) -> tuple[Cover, pa.Table, pa.Table | None]:
+        """(cover, judged truth, absent pairs) of what controls are scored on: of very many pairs, some at equal steps."""
+        base = self._cover(self.truth.judged, self.mined)
+        others = absent_pairs(base, self.everybody) if self.overall else None
+        pairs = placed_on(self.truth.judged, others)
+        if len(pairs) <= MOST_CONTROLLED:
+            return base, self.truth.judged, others
+        base = only(base, pairs.take(pa.array(np.linspace(0, len(pairs) - 1, MOST_CONTROLLED).astype(np.int64))))
+        judged = self.truth.judged.filter(judged_by(base, self.truth.judged))
+        return base, judged, absent_pairs(base, self.everybody) if self.overall else None
 
     def _method(self, method: Method) -> Scores:
         cover = self._cover(self.truth.judged, method.mined)

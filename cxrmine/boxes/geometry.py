@@ -67,7 +67,7 @@ def union_overlap(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[float, float, flo
 def union_overlaps(a: Floats, b: Floats) -> tuple[Floats, Floats, Floats]:
     """The same for n groups at once: n×k×4 and n×m×4 → (shared area, area of a, area of b), each n."""
     both = np.concatenate([a, b], axis=1)
-    xs, ys = (np.sort(both[:, :, axis::2].reshape(len(both), -1), axis=1) for axis in (0, 1))
+    xs, ys = (np.sort(both[:, :, axis::2].reshape(len(both), 2 * both.shape[1]), axis=1) for axis in (0, 1))
     across, down = np.diff(xs, axis=1), np.diff(ys, axis=1)
     in_a, in_b = (_covered_cells(boxes, xs, ys) for boxes in (a, b))
     areas = (np.einsum("nyx,ny,nx->n", cells, down, across, optimize=False) for cells in (in_a & in_b, in_a, in_b))

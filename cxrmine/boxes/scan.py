@@ -38,6 +38,7 @@ class Mined:
     negative: Ints  # how many of an image's mined pairs have label 0 …
     asked: int  # … of how many findings that the network knows
     pairs: int  # that were mined
+    searched: bool  # whether a pair that is not here was one where nothing was predicted; else nobody looked for it
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,7 @@ def read_mined(scan: Scan) -> Mined | None:
         joined("negative", np.add),
         len(scan.meta.get("recipe", {}).get("data", {}).get("findings") or ()),
         sum(part.pairs for part in parts),
+        scan.meta.get("findings") in ("predicted", "all"),
     )
 
 
@@ -212,7 +214,7 @@ def _image_part(pairs: pa.Table, findings: Sequence[str]) -> Mined:
     labels[code[column >= 0], column[column >= 0]] = label[column >= 0]
     negative = np.bincount(code[label == 0], minlength=count)
     read = np.bincount(code[unreadable], minlength=count) == 0
-    return Mined(table, read, tuple(findings), labels, negative, 0, len(pairs) - finding.null_count)
+    return Mined(table, read, tuple(findings), labels, negative, 0, len(pairs) - finding.null_count, False)
 
 
 def _metadata(path: Path) -> dict[bytes, bytes]:

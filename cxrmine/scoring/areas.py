@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrmine.boxes.shards import shard_stem
 from cxrmine.data.index import SPLITS, UNMENTIONED, Index
 from cxrmine.errors import CxrError
 from cxrmine.scoring.classification import auc_interval, delong_test
@@ -100,6 +102,7 @@ def document(
     for name, probabilities in methods:
         refuse_strange(name, (*probabilities.findings, *probabilities.others), index.findings)
     judged = judged_images(methods, index, splits)
+    there = [split for split in SPLITS if split in pc.unique(judged.table["split"]).to_pylist()]
     asked = tuple(findings or index.findings)
     labels = judged.labels(asked)
     tables = [aligned(probabilities.table, judged.table["image_id"]) for _, probabilities in methods]
@@ -107,7 +110,11 @@ def document(
     for (_, probabilities), table in zip(methods, tables, strict=True):
         score = score_probabilities(table, labels, asked, judged.table["patient_id"].to_pylist())
         unknown = [f for f in (*probabilities.findings, *probabilities.others) if f not in index.findings]
-        score["counts"] |= {"findings_without_labels": unknown, **_elsewhere(probabilities.table, index, judged)}
+        score["counts"] |= {
+            "splits": there,
+            "findings_without_labels": unknown,
+            **_elsewhere(probabilities.table, index, judged),
+        }
         scores.append(score)
     names = [name for name, _ in methods]
     differences = {n: compare(tables[0], t, labels, asked) for n, t in zip(names[1:], tables[1:], strict=True)}
@@ -121,6 +128,15 @@ def document(
         "differences": differences,
         "mean_differences": {name: _mean("difference", figures) for name, figures in differences.items()},
     }
+
+
+def named(paths: Sequence[Path]) -> list[str]:
+    """What to call tables by: their files' names, with the path where two are called the same."""
+    stems = [shard_stem(path) for path in paths]
+    return [
+        f"{stem} ({path.with_suffix('')})" if stems.count(stem) > 1 else stem
+        for stem, path in zip(stems, paths, strict=True)
+    ]
 
 
 def by_method(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -140,16 +156,19 @@ def keyed(figures: Mapping[str, Any]) -> tuple[dict[Key, float], dict[Key, tuple
 
 
 def differing(document: Mapping[str, Any]) -> dict[str, Differences]:
+    """By method and finding, and the difference of the means, which is not tested."""
     names = ("difference", "low", "high", "p", "p_holm")
-    return {
-        method: {Key("auc", f, "", "auc"): {name: at[name] for name in names} for f, at in of.items()}
-        for method, of in document["differences"].items()
-    }
+    result: dict[str, Differences] = {}
+    for method, of in document["differences"].items():
+        result[method] = {Key("auc", f, "", "auc"): {name: at[name] for name in names} for f, at in of.items()}
+        mean = document["mean_differences"][method]["difference"]
+        result[method][Key("auc", MEAN, "", "auc")] = dict.fromkeys(names) | {"difference": mean}
+    return result
 
 
 def told(counts: Mapping[str, Any]) -> str:
     """What was judged and what was not, in words."""
-    said = [f"{counts['images']:,} images of {counts['patients']:,} patients"]
+    said = [f"{counts['images']:,} images of {counts['patients']:,} patients, split {', '.join(counts['splits'])}"]
     words = {"images_without_row": "without a row", "images_without_probability": "without a probability"}
     said += [f"{counts[key]:,} of them {text}" for key, text in words.items() if counts.get(key)]
     for key, text in (("findings_without_labels", "no labels"), ("findings_without_probabilities", "no probabilities")):

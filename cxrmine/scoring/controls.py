@@ -89,8 +89,7 @@ def random_control(pairs: pa.Table, recipe: Mapping[str, Any], seed: int = 0) ->
     mine, data = recipe.get("mine", {}), recipe.get("data", {})
     size, fit = min(int(data.get("size", RANDOM_SIZE)), RANDOM_SIZE), data.get("fit", "stretch")
     options = {key: mine[key] for key in ("way", "top", "cuts", "min_area") if mine.get(key)}
-    if len(pairs) > MOST_RANDOM:
-        pairs = pairs.take(pa.array(np.linspace(0, len(pairs) - 1, MOST_RANDOM).astype(np.int64)))
+    pairs = at_equal_steps(pairs, MOST_RANDOM)
 
     def boxes_of(pair: dict[str, Any]) -> list[dict[str, Any]]:
         if pair["image_width"] is None or pair["image_height"] is None:
@@ -130,6 +129,12 @@ def placed_on(scored: pa.Table, others: pa.Table | None) -> pa.Table:
     if others is None:
         return pairs
     return ordered(pa.concat_tables([pairs, others.cast(pairs.schema)]), BOX_ORDER[:2])
+
+
+def at_equal_steps(pairs: pa.Table, most: int) -> pa.Table:
+    if len(pairs) <= most:
+        return pairs
+    return pairs.take(pa.array(np.linspace(0, len(pairs) - 1, most).astype(np.int64)))
 
 
 def judged_pairs(truth: pa.Table) -> pa.Table:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrmine.boxes.scan import REGION, Mined, Scan, ahead, open_boxes, read_mined
 from cxrmine.boxes.shards import grouped
+from cxrmine.boxes.table import BOX_ORDER, ordered
 from cxrmine.cores import threads
-from cxrmine.scoring.controls import IN_SAMPLE, box_controls, placed_on, random_control
+from cxrmine.scoring.controls import IN_SAMPLE, at_equal_steps, box_controls, placed_on, random_control
 from cxrmine.scoring.cover import absent_pairs, build, judged_by, only, people
 from cxrmine.scoring.judged import Confidence, Cover
 from cxrmine.scoring.localization import Bounds
@@ -52,7 +52,7 @@ class Method:
 class Tuned(NamedTuple):
     """Boxes that were cut anew from maps, each finding at one cut; scored on half of the patients."""
 
-    scores: dict[str, Scores]  # held-out cuts, oracle cuts
+    scores: dict[str, Scores]  # held-out cuts, oracle cuts, and the first prediction as it is
     told: dict[str, dict[str, Any]]  # by the same names: which cuts, on how many pairs they were chosen
 
 
@@ -83,11 +83,17 @@ class Court:
             judging: dict[str, Future[Scores]] = {}
             origins: dict[str, str] = {}
             if controls:
-                base, judged, others = self._controlled()
+                base = self._cover(self.truth.judged, self.mined)
+                placed = self._placed(base, self.truth.judged)
+                some = at_equal_steps(placed, MOST_CONTROLLED)
+                cover, share = only(base, some), len(some) / len(placed)
+                judged = self.truth.judged.filter(judged_by(cover, self.truth.judged))
+                others = absent_pairs(cover, self.everybody) if self.overall else None
                 tables, origins = box_controls(judged, self.truth.everything, others)
-                judging = {name: pool.submit(self._control, name, table, base) for name, table in tables.items()}
-                boxes, pairs = random_control(placed_on(judged, others), self.recipe)
-                judging["random map"] = pool.submit(self._control, "random map", boxes, only(base, pairs))
+                judging = {n: pool.submit(self._control, n, table, cover, share) for n, table in tables.items()}
+                boxes, pairs = random_control(some, self.recipe)
+                share = len(pairs) / len(placed)
+                judging["random map"] = pool.submit(self._control, "random map", boxes, only(base, pairs), share)
                 if self.truth.drawn is not None:
                     judging[READERS] = pool.submit(self._readers, self.truth.drawn)
             done = [{name: job.result() for name, job in jobs.items()} for jobs in (judging, predicted)]
@@ -100,8 +106,12 @@ class Court:
         for choice in ("held-out", "oracle"):
             table, what = tune(maps, self.truth.judged, choice)
             name = f"{choice} cuts"
-            scores[name] = self._control(name, table, self._cover(judged, self.mined), judged)
+            scores[name] = self._control(name, table, self._cover(judged, self.mined), 1.0, judged)
             told[name] = what
+        for method in self.methods[:1]:  # what the recipe's own cuts reach on that half
+            cover = self._cover(judged, method.mined)
+            own = score_boxes(replace(method.prediction(None), control=True), judged, cover, self.rules)
+            scores[f"{method.name}, same half"] = own
         return Tuned(scores, told)
 
     def all_cuts(self, maps: Path) -> Scores:
@@ -122,43 +132,38 @@ class Court:
     def _cover(self, judged: pa.Table, mined: Mined | None) -> Cover:
         return build(judged, self.truth.everything, mined, self.truth.labels, self.everybody)
 
-    def _controlled(self) -> tuple[Cover, pa.Table, pa.Table | None]:
-        """(cover, judged truth, absent pairs) of what controls are scored on: of very many pairs, some at equal steps."""
-        base = self._cover(self.truth.judged, self.mined)
-        others = absent_pairs(base, self.everybody) if self.overall else None
-        pairs = placed_on(self.truth.judged, others)
-        if len(pairs) <= MOST_CONTROLLED:
-            return base, self.truth.judged, others
-        base = only(base, pairs.take(pa.array(np.linspace(0, len(pairs) - 1, MOST_CONTROLLED).astype(np.int64))))
-        judged = self.truth.judged.filter(judged_by(base, self.truth.judged))
-        return base, judged, absent_pairs(base, self.everybody) if self.overall else None
+    def _placed(self, cover: Cover, judged: pa.Table) -> pa.Table:
+        """The pairs that controls have boxes on."""
+        return placed_on(judged, absent_pairs(cover, self.everybody) if self.overall else None)
 
     def _method(self, method: Method) -> Scores:
         cover = self._cover(self.truth.judged, method.mined)
         prediction = replace(method.prediction(self.truth.images), chunks=lambda: method.coming)
         return score_boxes(prediction, self.truth.judged, cover, self.rules)
 
-    def _control(self, name: str, table: pa.Table, cover: Cover, judged: pa.Table | None = None) -> Scores:
+    def _control(
+        self, name: str, table: pa.Table, cover: Cover, share: float, judged: pa.Table | None = None
+    ) -> Scores:
+        """`share`: of all pairs, those that this control is scored on."""
         fit, regions = self.recipe.get("data", {}).get("fit", "stretch"), table.select(REGION)
-        drawn = Prediction(name, lambda: [table], lambda rows: regions.take(pa.array(rows)), self.mined, fit)
+        drawn = Prediction(
+            name, lambda: [table], lambda rows: regions.take(pa.array(rows)), self.mined, fit, control=True
+        )
         judged = self.truth.judged if judged is None else judged
         samples = 0 if name == IN_SAMPLE else self.rules.samples
-        rules = replace(self.rules, overall=self.overall, samples=samples)
+        rules = replace(self.rules, overall=self.overall, samples=samples, share=share)
         return score_boxes(drawn, judged.filter(judged_by(cover, judged)), cover, rules)
 
     def _readers(self, drawn: pa.Table) -> Scores:
         """Each reader's boxes against the other readers', merged; an image counts once for each of its readers."""
         boxes, truths = [], []
-        for one in reader_against_rest(drawn, self.truth.looked_at, "fused"):
+        for one in reader_against_rest(drawn, self.truth.looked_at, self.truth.readers):
             boxes.append(_renamed(one.predictions, one.reader))
             truths.append(_renamed(one.truth, one.reader))
-        truth, table = (pa.concat_tables(parts).sort_by(ORDER).unify_dictionaries() for parts in (truths, boxes))
+        truth, table = (ordered(pa.concat_tables(parts), BOX_ORDER) for parts in (truths, boxes))
         cover = build(truth, truth, None, None, self.everybody)
         rules = replace(self.rules, overall=False, protocol=replace(self.rules.protocol, afp_per="finding"))
-        return score_boxes(Prediction(READERS, lambda: [table]), truth, cover, rules)
-
-
-ORDER = [(name, "ascending") for name in ("image_id", "finding", "rank")]
+        return score_boxes(Prediction(READERS, lambda: [table], control=True), truth, cover, rules)
 
 
 def court(

@@ -18,6 +18,7 @@ class Labels(NamedTuple):
 
     images: pa.StringArray  # sorted
     patients: pa.StringArray
+    findings: tuple[str, ...]
     values: npt.NDArray[np.int8]  # images × findings: 0 where the finding is known to be absent
     normal: npt.NDArray[np.bool_]  # known to have no finding at all
     sizes: npt.NDArray[np.float64]  # images × 2: width and height, NaN where it does not say
@@ -111,13 +112,24 @@ def _absent(
     images: pa.StringArray, findings: Sequence[str], mined: Mined | None, labels: Labels | None
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """(images × findings known to be absent, images known to be normal)."""
+    absent, normal = np.zeros((len(images), len(findings)), dtype=bool), np.zeros(len(images), dtype=bool)
     if labels is not None:
         at = pc.fill_null(pc.index_in(images, value_set=labels.images), -1).to_numpy()
-        absent = np.append(labels.values == 0, np.zeros((1, len(findings)), dtype=bool), axis=0)  # the last: not there
-        return absent[at], np.append(labels.normal, False)[at]
+        columns = [labels.findings.index(finding) for finding in findings]
+        none = np.zeros((1, len(findings)), dtype=bool)  # for an image that the truth does not have
+        absent, normal = (
+            np.append(labels.values[:, columns] == 0, none, axis=0)[at],
+            np.append(labels.normal, False)[at],
+        )
     if mined is None:
-        return np.zeros((len(images), len(findings)), dtype=bool), np.zeros(len(images), dtype=bool)
-    return labels_of(mined, findings) == 0, mined.readable & (mined.negative == mined.asked) & (mined.asked > 0)
+        return absent, normal
+    theirs = labels_of(mined, findings)
+    if labels is None:
+        absent, normal = theirs == 0, (mined.negative == mined.asked) & (mined.asked > 0)
+    if not mined.searched:  # a pair that nobody looked at has no box, but that says nothing
+        absent = absent & (theirs != NOT_MINED)
+        normal = normal & (theirs != NOT_MINED).all(axis=1)
+    return absent, normal & mined.readable
 
 
 def labels_of(mined: Mined, findings: Sequence[str]) -> npt.NDArray[np.int8]:

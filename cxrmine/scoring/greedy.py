@@ -39,7 +39,7 @@ def confident_first(judged: Judged) -> Ints:
 
 
 def falling_key(confidence: npt.NDArray) -> UInts:
-    """Whole numbers below 2³² that sort as confidences do, the highest first; both as float32 has them."""
+    """Whole numbers below 2³² that sort as confidences (as float32) do, the highest first."""
     bits = (confidence.astype(np.float32) + np.float32(0)).view(np.uint32)  # −0 + 0 is 0
     rising = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
     return (~rising).astype(np.uint64)

@@ -21,6 +21,11 @@ def not_of_run(patients: Path | None, methods: Sequence[tuple[str, dict[str, Any
     return next((name for name, meta in methods if meta.get("weights_sha256", ours) != ours), "")
 
 
+def not_known(name: str) -> Iterator[str]:
+    if name:
+        yield f"{name} was not made with this run: whom its network has seen is not known."
+
+
 def leakage(path: Path | None, judged: pa.Table) -> dict[str, int]:
     """How many of the judged patients the run has trained or validated on; empty where no run was named."""
     if path is None:

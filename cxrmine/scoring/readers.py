@@ -40,10 +40,7 @@ def merged(table: pa.Table, how: How, overlap: float = OVERLAP) -> pa.Table:
 
     The other columns are of the group's first row, but no reader is named; `readers` says how many drew in the group.
     """
-    if how not in get_args(How):
-        raise UsageError(
-            f"Readers cannot be merged as {how!r}.{did_you_mean(how, get_args(How))}", "Choose union or fused."
-        )
+    refuse_unknown_how(how)
     if not 0 <= overlap < 1:
         raise UsageError(f"An overlap of {overlap:g} is no share.", "Give 0 or more, and less than 1.")
     boxes = np.column_stack([table[name].cast(pa.float64()).to_numpy() for name in COORDINATES]).reshape(-1, 4)
@@ -58,6 +55,13 @@ def merged(table: pa.Table, how: How, overlap: float = OVERLAP) -> pa.Table:
     people = set(zip(group.tolist(), _texts(table, "reader"), strict=True))
     counts = np.bincount(np.array([g for g, _ in people], dtype=np.int64), minlength=len(first))
     return result.append_column("readers", pa.array(counts))
+
+
+def refuse_unknown_how(how: str) -> None:
+    if how not in get_args(How):
+        raise UsageError(
+            f"Readers cannot be merged as {how!r}.{did_you_mean(how, get_args(How))}", "Choose union or fused."
+        )
 
 
 def by_reader(table: pa.Table) -> dict[str, pa.Table]:

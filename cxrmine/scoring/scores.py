@@ -36,6 +36,7 @@ class Prediction:
     fit: Fit = "stretch"  # how the film became the regions' square frame
     by: Confidence = "score"
     dataset: pa.Array | None = None  # all images of the dataset that is the truth
+    control: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Rules:
     bounds: Bounds | None = None
     samples: int = 0
     seed: int = 0
+    share: float = 1.0  # of all pairs, those that are scored: of images that count for all of them, as many
     overall: bool = True  # also what needs all images: AP, FROC, RoDeO, the RSNA score, false boxes per normal image
 
 
@@ -117,11 +119,11 @@ def _by_patient(judged: Judged, absent: Absent, cover: Cover, rules: Rules, mine
                 "AFP per all images needs the table of mined images, which these boxes have not beside them.",
                 "Keep B.images.parquet beside B.parquet, or say --afp-per finding.",
             )
-        sums["images", ""] = everywhere(cover.patient[mined.readable])
+        sums["images", ""] = everywhere(cover.patient[mined.readable]) * np.float32(rules.share)
     elif rules.protocol.afp_per == "rows":
         sums["images", ""] = everywhere(judged.pair_patient[judged.truth_pair])
     if rules.overall and cover.normal.any():
-        sums["normal images", ""] = everywhere(cover.patient[cover.normal])
+        sums["normal images", ""] = everywhere(cover.patient[cover.normal]) * np.float32(rules.share)
         on_normal = cover.normal[absent.image]
         place = cover.patient[absent.image[on_normal]] * findings + absent.finding[on_normal]
         counted = np.bincount(place, minlength=rules.people * findings).reshape(-1, findings)
@@ -141,7 +143,7 @@ def _counts(collected: Collected, truth: pa.Table, cover: Cover, prediction: Pre
     judged_images = pc.unique(truth["image_id"].cast(pa.string()))
     seen = collected.images if mined is None else pc.unique(pa.concat_arrays([collected.images, cover.images]))
     strangers = len(seen) - pc.sum(pc.is_in(seen, value_set=judged_images)).as_py() if len(seen) else 0
-    if len(seen) and strangers == len(seen):
+    if len(seen) and strangers == len(seen) and not prediction.control:
         raise CxrError(
             f"None of the {len(seen)} images of these boxes has a truth box (for instance {pc.min(seen)}; "
             f"the truth has {pc.min(judged_images)}).",

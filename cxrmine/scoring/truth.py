@@ -6,6 +6,7 @@ either, from the files of the dataset.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,10 +26,11 @@ from cxrmine.errors import CxrError, UsageError, did_you_mean
 from cxrmine.scoring.cover import Labels
 from cxrmine.scoring.formats.read import read_drawn
 from cxrmine.scoring.judged import numbers
-from cxrmine.scoring.readers import How, merged
+from cxrmine.scoring.readers import How, merged, refuse_unknown_how
 
 OF_THE_IMAGE = {"split": "split", "patient_id": "patient_id", "image_width": "width", "image_height": "height"}
 SIZE = ("image_width", "image_height")
+NEAR = 0.8  # how alike two words are of which one is the other misspelt; Pneumonia and Pneumothorax are 0.67
 GIVEN = [name for name in TRUTH_SCHEMA.names if name in ("image_id", "finding", "x_min", "y_min", "x_max", "y_max")]
 
 
@@ -52,6 +54,7 @@ class Truth(NamedTuple):
     labels: Labels | None
     drawn: pa.Table | None  # where several readers drew: the judged boxes, each with its reader …
     looked_at: pa.Table | None  # … and who looked at which image
+    readers: How  # how these boxes became one truth
     notes: tuple[str, ...]
 
 
@@ -61,19 +64,21 @@ class Seen(NamedTuple):
     name: str
     images: pa.Table
     mined: bool
+    findings: tuple[str, ...] = ()  # that it was mined for, or has boxes of
 
 
 def seen(name: str, mined: Mined | None, boxes: pa.Table | None) -> Seen:
     if mined is not None:
-        return Seen(name, mined.table, True)
+        return Seen(name, mined.table, True, mined.findings)
     theirs = boxes if boxes is not None else TRUTH_SCHEMA.empty_table()
     columns = {their: theirs[ours] for ours, their in {"image_id": "image_id", **OF_THE_IMAGE}.items()}
-    return Seen(name, pa.table(columns), False)
+    return Seen(name, pa.table(columns), False, tuple(pc.unique(theirs["finding"].cast(pa.string())).to_pylist()))
 
 
 def read(asked: Asked, predictions: Sequence[Seen] = ()) -> Truth:
     """The truth in a dataset's folder or a file; judged is that of the splits and findings that are asked for."""
     path = asked.path
+    refuse_unknown_how(asked.readers)
     index = open_dataset(path) if path.is_dir() else None
     drawn, looked_at, notes = _of_file(asked) if index is None else _of_dataset(index, asked)
     several = len(pc.unique(drawn["reader"].drop_null())) > 1
@@ -91,7 +96,23 @@ def read(asked: Asked, predictions: Sequence[Seen] = ()) -> Truth:
     images = None if index is None else index.table["image_id"].combine_chunks()
     fingerprint = "" if index is None else index.fingerprint
     labels = _labels(index, looked_at, everything, judged)
-    return Truth(everything, judged, images, len(chosen) - len(judged), fingerprint, labels, own, looked_at, notes)
+    told = (len(chosen) - len(judged), fingerprint, labels, own, looked_at, asked.readers, notes)
+    return Truth(everything, judged, images, *told)
+
+
+def refuse_misspelt(judged: pa.Table, known: Mapping[str, Sequence[str]]) -> None:
+    """A truth finding that a method was never asked for, but nearly: its pairs would all count as missed."""
+    findings = pc.unique(judged["finding"].cast(pa.string())).to_pylist()
+    for method, words in known.items():
+        lowered = {word.lower(): word for word in words}
+        for finding in findings:
+            near = get_close_matches(finding.lower(), lowered, 1, cutoff=NEAR)
+            if finding not in words and near:
+                theirs = lowered[near[0]]
+                raise CxrError(
+                    f"The truth has boxes of {finding}, which {method} does not know. Did you mean {theirs}?",
+                    f"Say so with --name {finding}={theirs}, rename it in the boxes, or judge others with --finding.",
+                )
 
 
 def _of_file(asked: Asked) -> tuple[pa.Table, pa.Table | None, tuple[str, ...]]:
@@ -99,16 +120,18 @@ def _of_file(asked: Asked) -> tuple[pa.Table, pa.Table | None, tuple[str, ...]]:
     drawn = read_drawn(asked.path, asked.columns)
     table = rename(drawn.table, asked.names, drawn.vocabulary) if asked.names else drawn.table
     faults = lint(table, findings=drawn.vocabulary, without_box=drawn.without_box, units=drawn.units)
-    notes = [f"Truth: {drawn.kind}, {asked.path.name}."]
     if any(fault.row for fault in faults) and not asked.skip_faulty:
-        raise CxrError(report(faults, str(asked.path), len(table)), "Mend them, or leave them out with --skip-faulty.")
+        renamed = ", rename findings with --name" * any(fault.kind == "unknown finding" for fault in faults)
+        cure = f"Mend them{renamed}, or leave them out with --skip-faulty."
+        raise CxrError(report(faults, str(asked.path), len(table)), cure)
+    kept = without_faults(table, faults)
+    notes = [f"Truth: {drawn.kind}, {asked.path.name}, {len(kept):,} boxes."]
     if faults:  # those of no row, images without a box, leave nothing out
-        kept = without_faults(table, faults)
-        notes.append(
-            f"{len(table) - len(kept):,} of {len(table):,} rows of truth left out: {'; '.join(summary(faults))}."
-        )
-        table = kept
-    return truth_table(_plain(table)), drawn.looked_at, tuple(notes)
+        left_out = f"{len(table) - len(kept):,} of {len(table):,} rows of truth left out"
+        notes.append(f"{left_out}: {'; '.join(summary(faults))}.")
+    if drawn.made_by:
+        notes.append(f"CAREFUL: the boxes of this truth come from {', '.join(drawn.made_by)}, not from people.")
+    return truth_table(_plain(kept)), drawn.looked_at, tuple(notes)
 
 
 def _plain(table: pa.Table) -> dict[str, pa.ChunkedArray]:
@@ -119,6 +142,9 @@ def _plain(table: pa.Table) -> dict[str, pa.ChunkedArray]:
 def _of_dataset(index: Index, asked: Asked) -> tuple[pa.Table, None, tuple[str, ...]]:
     """The boxes of a dataset with what its index knows of their images."""
     boxes, images = index.boxes, index.table
+    for flag, given in (("--columns", asked.columns), ("--skip-faulty", asked.skip_faulty)):
+        if given:
+            raise UsageError(f"{flag} is for truth in a file, and {asked.path} is a dataset.", "Leave it out.")
     if asked.names:
         boxes = rename(boxes, asked.names, index.findings)
     at = pc.index_in(boxes["image_id"], images["image_id"].combine_chunks())
@@ -139,16 +165,18 @@ def _labels(index: Index | None, looked_at: pa.Table | None, everything: pa.Tabl
         table, labels = index.table, index.restrict(findings, absent_as_null=True).labels()
         normal = (index.labels() == 0).all(axis=1)
         images, patients = (table[name].combine_chunks() for name in ("image_id", "patient_id"))
-        return Labels(images, patients, labels, normal, np.full((len(images), 2), np.nan), complete=False)
+        unknown = np.full((len(images), 2), np.nan)
+        return Labels(images, patients, tuple(findings), labels, normal, unknown, complete=False)
     if looked_at is None:
         return None
     columns = ["patient_id", *SIZE]
     table = looked_at.group_by("image_id").aggregate([(name, "min") for name in columns]).sort_by("image_id")
     images, patients = (table[name].combine_chunks() for name in ("image_id", "patient_id_min"))
-    boxed = pc.is_in(images, value_set=pc.unique(everything["image_id"].cast(pa.string())).combine_chunks())
+    boxed = pc.is_in(images, value_set=pc.unique(everything["image_id"].cast(pa.string())))
     sizes = np.stack([numbers(table, f"{name}_min") for name in SIZE], axis=1)
     values = np.zeros((len(images), len(findings)), np.int8)
-    return Labels(images, patients, values, ~boxed.to_numpy(zero_copy_only=False), sizes, complete=True)
+    normal = ~boxed.to_numpy(zero_copy_only=False)
+    return Labels(images, patients, tuple(findings), values, normal, sizes, complete=True)
 
 
 def _same_pairs(table: pa.Table, judged: pa.Table) -> pa.ChunkedArray:
@@ -200,7 +228,8 @@ def _chosen(truth: pa.Table, asked: Asked) -> pa.Table:
     for word in findings:
         if word not in known:
             raise CxrError(
-                f"{path} has no truth boxes of {word}.{did_you_mean(word, known)}", f"It has {', '.join(known)}."
+                f"{path} has no truth boxes of {word or 'an empty name'}.{did_you_mean(word, known)}",
+                f"It has {', '.join(known)}.",
             )
     judged = truth
     for name, wanted in (("split", splits), ("finding", findings)):

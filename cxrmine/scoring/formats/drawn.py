@@ -51,6 +51,7 @@ class Drawn(NamedTuple):
     vocabulary: tuple[str, ...] | None = None  # the findings of the form, as it spells them
     units: str = "corners"  # how the file writes boxes: corners or xywh
     without_box: tuple[str, ...] = ()
+    made_by: tuple[str, ...] = ()  # what its boxes say they come from, where that is not people
 
 
 class Sheet(NamedTuple):

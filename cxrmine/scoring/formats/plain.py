@@ -44,7 +44,8 @@ def read(sheet: Sheet, columns: Mapping[str, str] | None = None) -> Drawn:
         | {name: sheet.sides(theirs[name]) for name in SIDES}
         | {"row": sheet.row.tolist()}
     )
-    return Drawn(table, None, "table", None, "xywh" if sized else "corners")
+    made_by = tuple(sorted({*sheet.text("source").unique().drop_null().to_pylist()} - {"truth"}))
+    return Drawn(table, None, "table", None, "xywh" if sized else "corners", made_by=made_by)
 
 
 def refuse_wrong(columns: Mapping[str, str]) -> None:

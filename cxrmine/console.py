@@ -2,11 +2,14 @@
 
 import contextlib
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 Item = TypeVar("Item")
+BETWEEN = 2  # cells from one column of a table to the next
+NARROWEST = 40  # a terminal that lines are broken for
 PLAIN_LINE_SECONDS = 30.0  # how often a pipe or a log file gets a line instead of a moving bar
 
 
@@ -101,24 +104,68 @@ def say(text: str = "") -> None:
     sys.stdout.flush()
 
 
-def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> None:
-    """A table on stdout: first column left, the others right. In a pipe: the same, without colour or cut-off cells."""
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "", above: str = "") -> None:
+    """A table on stdout: first column left, the others right; `above` between it and its title, `note` below.
+
+    No cell is ever cut off: what is too wide for a terminal comes in parts, each with the first column.
+    """
     from rich import box
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
 
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, name in enumerate(header):
-        shown.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
-    for row in rows:
-        shown.add_row(*map(escaped, row))
     screen = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    if not screen.is_terminal:
-        screen = Console(file=sys.stdout, highlight=False, soft_wrap=True, width=200)
+    width = screen.width if screen.is_terminal else sys.maxsize
     screen.print(f"[bold]{escaped(title)}[/bold]")
-    screen.print(shown)
+    if above:
+        screen.print(escaped(_wrapped(above, width)))
+    for columns in _parts(header, rows, width):
+        shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+        for i in columns:
+            shown.add_column(escaped(header[i]), justify="right" if i else "left", no_wrap=True)
+        for row in rows:
+            shown.add_row(*(escaped(row[i]) for i in columns))
+        screen.width = sum(_widths(header, rows)) + BETWEEN * (len(header) + 1)
+        screen.print()
+        screen.print(Padding(shown, (0, 0, 0, 1), expand=False))
+    screen.print()
     if note:
-        screen.print(escaped(note) + "\n")
+        screen.print(escaped(_wrapped(note, width)) + "\n")
+
+
+def _parts(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
+    """The columns of each part: the first one, and as many others as a line of this width holds, but one at least."""
+    widths = _widths(header, rows)
+    part, used = [0], widths[0] + BETWEEN
+    for i, wide in enumerate(widths[1:], start=1):
+        if len(part) > 1 and used + wide + BETWEEN > width:
+            yield part
+            part, used = [0], widths[0] + BETWEEN
+        part.append(i)
+        used += wide + BETWEEN
+    yield part
+
+
+def _widths(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Of each column its widest line, in cells of a terminal."""
+    from rich.cells import cell_len
+
+    return [
+        max(cell_len(line) for text in (name, *column) for line in text.split("\n"))
+        for name, column in zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True)
+    ]
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Lines broken between words where they are wider than a terminal; what goes on is indented."""
+    if width >= sys.maxsize:
+        return text
+    return "\n".join(
+        textwrap.fill(
+            line, max(width, NARROWEST), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+        for line in text.split("\n")
+    )
 
 
 def escaped(text: str) -> str:

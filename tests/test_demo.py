@@ -20,7 +20,7 @@ def test_the_demo_leaves_what_it_says(tmp_path: Path, monkeypatch: pytest.Monkey
     assert names >= {"data", "run", "boxes.parquet", "boxes.images.parquet", "scores.json", "contact-sheet.png"}
     assert not [name for name in names if name.endswith(".tmp")]
     assert (folder / "contact-sheet.png").read_bytes().startswith(b"\x89PNG")
-    assert [name for name, _ in result.boxed.rows] == ["mean box", "typical box", "random map", "cam", "cam/3"]
+    assert [row.name for row in result.boxed.rows] == ["mean box", "typical box", "random map", "cam", "cam/3"]
     _, header, rows, note = demo.table(result)
     assert header == ["", "IoU > 0.1", "IoU > 0.3", "IoU > 0.5"]
     assert [row[0].strip() for row in rows[-6:]] == [

@@ -291,7 +291,7 @@ def test_two_tables_are_compared_on_the_images_of_both() -> None:
     a = predicted([0.9, 0.4, 0.1, 0.4, 0.5, 0.99, None], "abcdefg").table
     b = predicted([0.9, 0.8, 0.1, 0.85, 0.2, None, 0.01], "abcdefg").table
     found = compare(a, b, labels, ("Mass",))["Mass"]
-    assert found["difference"] == pytest.approx(-1 / 12)
+    assert found["difference"] == pytest.approx(1 / 12)  # the second is the better one
     assert found["p"] == found["p_holm"] == pytest.approx(math.erfc(0.25))
     assert (found["positives"], found["negatives"]) == (2, 3)
     same = compare(a, a, labels, ("Mass",))["Mass"]
@@ -338,18 +338,18 @@ def test_the_document_holds_all_methods_and_is_plain() -> None:
     assert made["auc"]["Mass"]["auc"] == 0.75
     assert made["counts"] == {
         **{"images": 5, "patients": 3, "images_without_row": 0, "images_without_probability": 0},
-        **{"images_of_other_splits": 1, "images_not_in_dataset": 1},
+        **{"images_of_other_splits": 1, "images_not_in_dataset": 1, "splits": ["test"]},
         **{"findings_without_labels": [], "findings_without_probabilities": []},
     }
     assert made["others"]["theirs"]["auc"]["Mass"]["auc"] == pytest.approx(5 / 6)
     assert made["others"]["theirs"]["counts"]["images_not_in_dataset"] == 0
     difference = made["differences"]["theirs"]
-    assert difference["Mass"]["difference"] == pytest.approx(-1 / 12)
+    assert difference["Mass"]["difference"] == pytest.approx(1 / 12)
     assert difference["Nodule"]["p"] == 1
     assert difference["Nodule"]["low"] == difference["Nodule"]["high"] == 0
     assert difference["Mass"]["p_holm"] == 1  # twice erfc(1/4)
     assert made["mean_differences"]["theirs"] == {
-        "difference": pytest.approx(made["mean"]["auc"] - made["others"]["theirs"]["mean"]["auc"]),
+        "difference": pytest.approx(made["others"]["theirs"]["mean"]["auc"] - made["mean"]["auc"]),
         "findings": 2,
     }
 

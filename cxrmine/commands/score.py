@@ -1,6 +1,7 @@
 """cxrmine score: boxes against truth."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -8,13 +9,17 @@ import typer
 
 from cxrmine import console
 from cxrmine.commands.options import RunFolder, as_json, write
+from cxrmine.errors import UsageError
+from cxrmine.files import check_writable
 from cxrmine.settings import setting
 
 Repeated = list[str] | None
 
 
 def score(
-    predictions: Annotated[list[Path] | None, typer.Argument(help="Boxes: files, folders of shards.")] = None,
+    predictions: Annotated[
+        list[Path] | None, typer.Argument(help="Boxes, or probabilities: files, folders of shards.")
+    ] = None,
     truth: Annotated[
         Path | None,
         typer.Option(help="A dataset's folder; NIH's, CheXpert's, VinDr's, RSNA's or COCO's boxes; Parquet; CSV."),
@@ -33,7 +38,8 @@ def score(
         str | None, typer.Option(help="AFP's denominator: finding, all or rows.", show_default="the protocol's")
     ] = None,
     order: Annotated[
-        str | None, typer.Option(help="Of boxes inside a rank: image or score.", show_default="the protocol's")
+        str | None,
+        typer.Option(help="For --bounds, of boxes inside a rank: image or score.", show_default="the protocol's"),
     ] = None,
     bounds: Annotated[
         str, typer.Option(help="Take boxes until AFP is reached: wang2017, or a CSV.", show_default="all boxes")
@@ -70,6 +76,7 @@ def score(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: methods are scored side by side, a core each
     sources = predictions or ([] if maps else [Path(setting("boxes", None, "boxes.parquet"))])
     source, folder = Path(setting("truth", truth)), setting("run", run, "")
+    _refuse_places({"--json": json_out, "--csv": csv_out, "--markdown": markdown_out}, [*sources, source])
     from cxrmine.boxes.lint import assignments
     from cxrmine.report import scores as report
     from cxrmine.runs import RunFolder as Folder
@@ -101,16 +108,35 @@ def score(
             strict=strict,
         )
     )
+    tables = result.tables()
+    if sizes and "sizes" not in tables:
+        raise UsageError("--sizes is of truth boxes, and none are judged here.", "Leave it out.")
     write(json_out, as_json(result.document))
     write(csv_out, result.csv())
-    tables = result.tables()
     write(markdown_out, report.markdown(tables.values()))
+    shown = {"summary", "differences", "readers"} | ({"sizes"} if sizes else set())
+    if per_finding or result.document["kind"] == "probabilities":
+        shown.add("findings")
     if "-" not in (json_out, csv_out, markdown_out):
-        shown = (
-            {"summary", "differences", "readers"}
-            | ({"findings"} if per_finding else set())
-            | ({"sizes"} if sizes else set())
-        )
         for kind, table in tables.items():
             if kind.split(":")[0] in shown:
                 console.table(*table)
+
+
+def _refuse_places(targets: Mapping[str, str | None], inputs: Sequence[Path]) -> None:
+    """Refuse places where no file can be, or where one would take another's place, before there is anything to put."""
+    taken = {path.resolve(): f"{path} is to be scored" for path in inputs}
+    said = ""
+    for flag, target in targets.items():
+        if target == "-":
+            if said:
+                raise UsageError(f"{said} and {flag} both go to stdout.", "Name a file for one.")
+            said = flag
+        elif target:
+            path = Path(target)
+            if path.resolve() in taken:
+                raise UsageError(f"{flag} {target} cannot be written: {taken[path.resolve()]}.", "Name another file.")
+            if path.is_dir():
+                raise UsageError(f"{flag} {target} cannot be written: it is a folder.", "Name a file in it.")
+            check_writable(path)
+            taken[path.resolve()] = f"it takes what {flag} writes"

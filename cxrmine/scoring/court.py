@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from cxrmine.boxes.scan import REGION, Mined, Scan, ahead, open_boxes, read_mined
 from cxrmine.boxes.shards import grouped
 from cxrmine.boxes.table import BOX_ORDER, ordered
-from cxrmine.cores import threads
+from cxrmine.cores import pool
 from cxrmine.scoring.controls import IN_SAMPLE, at_equal_steps, box_controls, placed_on, random_control
 from cxrmine.scoring.cover import absent_pairs, build, judged_by, only, people
 from cxrmine.scoring.judged import Confidence, Cover
@@ -78,8 +78,8 @@ class Court:
 
     def judge(self, controls: bool) -> tuple[dict[str, Scores], dict[str, str], dict[str, Scores]]:
         """(controls, where they come from, predictions), two at a time: NumPy works outside Python's lock."""
-        with ThreadPoolExecutor(threads(None)) as pool:
-            predicted = {method.name: pool.submit(self._method, method) for method in self.methods}
+        with pool() as workers:
+            predicted = {method.name: workers.submit(self._method, method) for method in self.methods}
             judging: dict[str, Future[Scores]] = {}
             origins: dict[str, str] = {}
             if controls:
@@ -90,12 +90,12 @@ class Court:
                 judged = self.truth.judged.filter(judged_by(cover, self.truth.judged))
                 others = absent_pairs(cover, self.everybody) if self.overall else None
                 tables, origins = box_controls(judged, self.truth.everything, others)
-                judging = {n: pool.submit(self._control, n, table, cover, share) for n, table in tables.items()}
+                judging = {n: workers.submit(self._control, n, table, cover, share) for n, table in tables.items()}
                 boxes, pairs = random_control(some, self.recipe)
                 share = len(pairs) / len(placed)
-                judging["random map"] = pool.submit(self._control, "random map", boxes, only(base, pairs), share)
+                judging["random map"] = workers.submit(self._control, "random map", boxes, only(base, pairs), share)
                 if self.truth.drawn is not None:
-                    judging[READERS] = pool.submit(self._readers, self.truth.drawn)
+                    judging[READERS] = workers.submit(self._readers, self.truth.drawn)
             done = [{name: job.result() for name, job in jobs.items()} for jobs in (judging, predicted)]
             return done[0], origins, done[1]
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from cxrmine import cores
+
 BLOCK = 64  # bootstrap samples at a time
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
@@ -35,6 +37,8 @@ def draws(units: int, samples: int, seed: int) -> Iterator[Floats32]:
     Sample k is the same whatever the block, the number of samples and what is measured: two methods can be paired.
     """
     for start in range(0, samples, BLOCK):
+        if cores.stopped.is_set():
+            raise InterruptedError("stopped")
         block = np.empty((min(BLOCK, samples - start), units), np.float32)
         for k, row in enumerate(block, start=start):
             row[:] = np.bincount(np.random.default_rng([seed, k]).integers(0, units, units), minlength=units)

@@ -59,10 +59,10 @@ class Truth(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a prediction knows of images: columns as in OF_THE_IMAGE, and whether each of them was mined."""
+    """What a prediction knows of images, and whether each of them was mined."""
 
     name: str
-    images: pa.Table
+    images: pa.Table  # image_id and the columns of OF_THE_IMAGE; where none was said to be mined, a row a box, with it
     mined: bool
     findings: tuple[str, ...] = ()  # that it was mined for, or has boxes of
 
@@ -71,7 +71,7 @@ def seen(name: str, mined: Mined | None, boxes: pa.Table | None) -> Seen:
     if mined is not None:
         return Seen(name, mined.table, True, mined.findings)
     theirs = boxes if boxes is not None else TRUTH_SCHEMA.empty_table()
-    columns = {their: theirs[ours] for ours, their in {"image_id": "image_id", **OF_THE_IMAGE}.items()}
+    columns = {their: theirs[ours] for ours, their in OF_THE_IMAGE.items()} | {n: theirs[n] for n in GIVEN}
     return Seen(name, pa.table(columns), False, tuple(pc.unique(theirs["finding"].cast(pa.string())).to_pylist()))
 
 
@@ -88,6 +88,9 @@ def read(asked: Asked, predictions: Sequence[Seen] = ()) -> Truth:
     if index is not None:
         everything = _filled(everything, _headers(index, everything), {name: name for name in SIZE})
     refuse_outside(everything, str(path))
+    for prediction in predictions:
+        if not prediction.mined:
+            _refuse_other_pixels(prediction, everything)
     chosen = _chosen(everything, asked)
     judged = _on_mined_images(chosen, predictions)
     if several:
@@ -127,8 +130,9 @@ def _of_file(asked: Asked) -> tuple[pa.Table, pa.Table | None, tuple[str, ...]]:
     kept = without_faults(table, faults)
     notes = [f"Truth: {drawn.kind}, {asked.path.name}, {len(kept):,} boxes."]
     if faults:  # those of no row, images without a box, leave nothing out
-        left_out = f"{len(table) - len(kept):,} of {len(table):,} rows of truth left out"
-        notes.append(f"{left_out}: {'; '.join(summary(faults))}.")
+        left_out = len(table) - len(kept)
+        said = f"{left_out:,} of {len(table):,} rows of truth left out" if left_out else "Of this truth"
+        notes.append(f"{said}: {'; '.join(summary(faults))}.")
     if drawn.made_by:
         notes.append(f"CAREFUL: the boxes of this truth come from {', '.join(drawn.made_by)}, not from people.")
     return truth_table(_plain(kept)), drawn.looked_at, tuple(notes)
@@ -198,6 +202,13 @@ def _filled(truth: pa.Table, images: pa.Table, names: dict[str, str]) -> pa.Tabl
         values = pc.coalesce(truth[name].cast(plain), known[theirs].cast(plain).take(at))
         truth = truth.set_column(place, truth.schema.field(place), values.cast(truth.schema.field(place).type))
     return truth
+
+
+def _refuse_other_pixels(prediction: Seen, truth: pa.Table) -> None:
+    """Boxes that do not say their image's size, beyond the sides that the truth knows of it."""
+    known = {theirs: ours for ours, theirs in OF_THE_IMAGE.items()}
+    boxes = prediction.images.rename_columns([known.get(name, name) for name in prediction.images.column_names])
+    refuse_outside(_filled(boxes, truth, {name: name for name in SIZE}), prediction.name)
 
 
 def _headers(index: Index, truth: pa.Table) -> pa.Table:

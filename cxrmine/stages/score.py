@@ -1,8 +1,7 @@
 """Predictions and truth → every figure, beside what a mean box, a typical box and a random map would have scored."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,22 @@ from cxrmine.errors import CxrError, UsageError
 from cxrmine.report import notes as remarks
 from cxrmine.report import scores as report
 from cxrmine.scoring import areas, leakage, published
-from cxrmine.scoring.bounds import read_bounds
-from cxrmine.scoring.comparison import Differences, differences
-from cxrmine.scoring.controls import IN_SAMPLE
+from cxrmine.scoring.bounds import read_bounds, unbounded
+from cxrmine.scoring.comparison import Differences
+from cxrmine.scoring.controls import IN_SAMPLE, judged_pairs
 from cxrmine.scoring.court import Court, Method, court, open_methods
 from cxrmine.scoring.figures import MEAN, nested
 from cxrmine.scoring.from_maps import open_maps
 from cxrmine.scoring.probabilities import is_probabilities, read_probabilities
 from cxrmine.scoring.protocols import AUC, Protocol, known_word, protocol
 from cxrmine.scoring.readers import How
-from cxrmine.scoring.scores import Scores
-from cxrmine.scoring.truth import Asked, Seen, read, seen
+from cxrmine.scoring.truth import Asked, Seen, Truth, read, refuse_misspelt, seen
 
-SCHEMA_VERSION = 1
-NEAR = 0.8  # how alike two words are of which one is the other misspelt; Pneumonia and Pneumothorax are 0.67
+OF_BOXES = (  # what says nothing where probabilities are scored: the areas have DeLong's intervals
+    *("protocol", "afp_per", "order", "bounds", "columns", "names", "readers", "by_reader", "skip_faulty"),
+    *("maps", "tune", "samples", "seed"),
+)
+FLAGS = {"names": "name", "samples": "bootstrap"}  # where the command line has another word
 
 
 @dataclass(frozen=True)
@@ -71,90 +72,180 @@ class ScoreResult:
 
     def tables(self) -> dict[str, report.Table]:
         """By kind and number: summary, differences:N, readers, findings:N, sizes."""
-        tables = {"summary": report.summary(self.rows, self.protocol, self.notes)}
-        compared = report.compared(self.compared, self.document["method"], self.protocol)
+        boxes = self.document["kind"] == "boxes"
+        what = "Boxes against truth" if boxes else "Probabilities against labels"
+        tables = {"summary": report.summary(what, self.rows, self.protocol, self.notes)}
+        test = report.BY_BOOTSTRAP if boxes else report.BY_DELONG
+        compared = report.compared(self.compared, self.document["method"], self.protocol, test)
         tables |= {f"differences:{n}": table for n, table in enumerate(compared)}
         if self.by_reader:
-            tables["readers"] = report.summary(self.by_reader, self.protocol)
+            tables["readers"] = report.summary("Boxes against each reader's alone", self.by_reader, self.protocol)
         tables |= {f"findings:{n}": table for n, table in enumerate(report.by_finding(self.rows, self.protocol))}
-        return tables | ({"sizes": report.by_size(self.rows, self.edges)} if self.edges else {})
+        return tables | ({"sizes": report.by_size(self.rows, self.edges, self.protocol)} if self.edges else {})
 
     def csv(self) -> str:
         return report.csv([*self.hidden, *self.rows])
 
 
 def run(config: Score) -> ScoreResult:
-    if config.predictions and is_probabilities(config.predictions[0]):
+    if _has_probabilities(config):
         return _of_probabilities(config)
     rules = protocol(config.protocol, config.afp_per, config.order)
-    _refuse_missing_maps(config, rules)
-    methods = open_methods(config.predictions) if config.predictions else []
-    truth = read(_asked(config), [*map(_seen, methods), *_seen_on_maps(config, methods)])
-    _refuse_misspelt(truth.judged, methods)
+    _refuse_useless(config, rules)
+    bounds, references = read_bounds(config.bounds), _references(config, rules)
+    methods = _told_apart(open_methods(config.predictions)) if config.predictions else []
+    looked = [*map(_seen, methods), *_seen_on_maps(config, methods)]
+    truth = _truth(config, methods, looked)
+    notes = [*remarks.of_origin(truth, methods, looked), *truth.notes]
+    findings = pc.unique(truth.judged["finding"].cast(pa.string())).to_pylist()
+    beside = _beside(references, findings, rules)
+    if bounds is not None:
+        free = unbounded(bounds, findings)
+        rules = replace(rules, departs=f"{rules.departs} {remarks.of_bounds(config.bounds, free, rules)}".strip())
     made_elsewhere = leakage.not_of_run(config.run_patients, [(m.name, m.scan.meta) for m in methods])
-    leak = {} if made_elsewhere else leakage.leakage(config.run_patients, truth.judged)
-    if config.strict:
-        leakage.refuse(leak, config.run_patients is not None and not made_elsewhere)
-    judge = court(rules, truth, methods, read_bounds(config.bounds), config.samples, config.seed)
+    leak = _leak(config, truth.judged, made_elsewhere)
+    judge = court(rules, truth, methods, bounds, config.samples, config.seed)
     controls, origins, predicted = judge.judge(config.controls)
-    document = _document(rules, config, predicted, controls, origins, leak)
+    compared = report.differing(predicted)
+    document = report.document(rules, predicted, controls, compared, leak, (config.samples, config.seed))
     document["counts"] |= {"truth_boxes_on_images_not_mined": truth.not_mined}
-    notes = [*remarks.odd_dataset(truth, methods), *truth.notes, *remarks.of_controls(controls, origins)]
-    if made_elsewhere:
-        notes.append(f"{made_elsewhere} was not mined with this run: whom its network has seen is not known.")
+    document |= {"references": origins, "bounds": bounds, "against": report.published(references, beside)}
+    notes += remarks.of_controls(controls, origins, len(judged_pairs(truth.judged)), rules)
+    notes += leakage.not_known(made_elsewhere)
     products = bool(methods) and all(m.scan.meta.get("split") == "train" for m in methods)
     notes += [*leakage.notes(leak, products), *remarks.of_predictions(predicted)]
     if truth.not_mined:
         notes.append(f"{truth.not_mined:,} truth boxes lie on images that were not mined: not judged.")
-    rows = report.rows_of((name, s.figures) for name, s in (controls | predicted).items() if name != IN_SAMPLE)
+    unshown = {IN_SAMPLE, *remarks.without_box(controls)}
+    rows = report.rows_of((name, s.figures) for name, s in (controls | predicted).items() if name not in unshown)
     rows += _from_maps(config, rules, judge, document, notes)
-    references = [reference for table in config.against for reference in published.against(table)]
-    notes += [f"{reference.name}: {reference.differs}." for reference in references]
-    compared = _compared(predicted, document)
-    return ScoreResult(
-        rules,
-        rows + [report.Row(r.name, r.values, {}) for r in references],
-        document,
-        notes,
-        report.rows_of((name, s.figures) for name, s in controls.items() if name == IN_SAMPLE),
-        compared,
-        _by_reader(config, judge, document),
-        next((scores.edges for scores in predicted.values()), []),
-    )
+    notes = [*remarks.of_intervals(rows, rules, config.samples, len(methods)), *notes]
+    rows += beside
+    notes = document["notes"] = remarks.ordered([*notes, *remarks.of_references(references, beside)])
+    hidden = report.rows_of((name, s.figures) for name, s in controls.items() if name == IN_SAMPLE)
+    edges = next((scores.edges for scores in (predicted | controls).values()), [])
+    return ScoreResult(rules, rows, document, notes, hidden, compared, _by_reader(config, judge, document), edges)
 
 
 def _of_probabilities(config: Score) -> ScoreResult:
     """Areas under ROC curves, where the predictions are tables of probabilities and the truth is a dataset's labels."""
     if not config.truth.is_dir():
         raise CxrError(f"{config.truth} has no labels.", "Name the dataset's folder with --truth.")
+    references = _references(config, AUC)
     index = open_dataset(config.truth)
     groups = grouped(config.predictions)
-    methods = [(paths[0].stem, read_probabilities(paths, index.findings)) for paths in groups]
+    names = areas.named([paths[0] for paths in groups])
+    methods = [(name, read_probabilities(paths, index.findings)) for name, paths in zip(names, groups, strict=True)]
     splits = ",".join(config.splits) or None
     document = areas.document(methods, index, splits, config.findings or None)
-    judged = areas.judged_images(methods, index, splits).table
-    leak = leakage.leakage(config.run_patients, judged)
-    if config.strict:
-        leakage.refuse(leak, config.run_patients is not None)
+    made_elsewhere = leakage.not_of_run(config.run_patients, [(name, p.meta) for name, p in methods])
+    leak = _leak(config, areas.judged_images(methods, index, splits).table, made_elsewhere)
     strange = [n for n, p in methods if p.meta.get("dataset", index.fingerprint) != index.fingerprint]
     notes = [f"CAREFUL: the probabilities of {', '.join(strange)} are of another dataset."] if strange else []
     notes += [f"{name}: {areas.told(of['counts'])}." for name, of in areas.by_method(document).items()]
+    notes += [*leakage.not_known(made_elsewhere), *leakage.notes(leak, products=False)]
     rows = [report.Row(name, *areas.keyed(of)) for name, of in areas.by_method(document).items()]
-    references = [reference for table in config.against for reference in published.against(table)]
-    notes += [*leakage.notes(leak, products=False), *(f"{r.name}: {r.differs}." for r in references)]
-    rows += [report.Row(r.name, r.values, {}) for r in references]
-    return ScoreResult(AUC, rows, document | {"leakage": leak}, notes, compared=areas.differing(document))
+    beside = _beside(references, list(document["auc"]), AUC)
+    rows += beside
+    notes = remarks.ordered([*notes, *remarks.of_references(references, beside)])
+    document |= {"leakage": leak, "against": report.published(references, beside)}
+    return ScoreResult(AUC, rows, document | {"notes": notes}, notes, compared=areas.differing(document))
 
 
-def _asked(config: Score) -> Asked:
+def _has_probabilities(config: Score) -> bool:
+    """Whether these are tables of probabilities; boxes beside them, or what says nothing of them, is refused."""
+    places = [path.absolute() for path in config.predictions]
+    if twice := [str(p) for p, at in zip(config.predictions, places, strict=True) if places.count(at) > 1]:
+        raise UsageError(f"{twice[0]} is named twice.", "Name it once.")
+    tables = {path: is_probabilities(path) for path in config.predictions}
+    if not any(tables.values()):
+        return False
+    first = next(path for path, found in tables.items() if found)
+    if boxes := [path for path, found in tables.items() if not found and path.exists()]:
+        raise UsageError(f"{first} has probabilities, and {boxes[0]} has none.", "Score boxes and probabilities apart.")
+    default = Score((), config.truth)
+    given = [name for name in OF_BOXES if getattr(config, name) != getattr(default, name)]
+    if given:
+        flags = ", ".join(f"--{FLAGS.get(name, name).replace('_', '-')}" for name in given)
+        raise UsageError(f"{first} has probabilities, and these are for boxes: {flags}.", "Leave them out.")
+    return True
+
+
+def _refuse_useless(config: Score, rules: Protocol) -> None:
+    """What is asked for, and would do nothing."""
+    if config.maps is None and (config.tune or rules.name == "maxboxacc2"):
+        what = f"--tune {config.tune}" if config.tune else f"Protocol {rules.name}"
+        raise UsageError(f"{what} needs the maps.", "Mine with --maps DIR, and name that folder here with --maps.")
+    if config.tune:
+        known_word("way of tuning", config.tune, remarks.TUNING)
+    if config.order is not None and not config.bounds:
+        raise UsageError(
+            "--order says which boxes come first where a bound ends their list, and there is no bound.",
+            "Add --bounds, or leave --order out.",
+        )
+    if config.by_reader and not config.predictions:
+        raise UsageError("--by-reader judges boxes, and none are named.", "Name boxes, or leave it out.")
+
+
+def _references(config: Score, rules: Protocol) -> list[published.Reference]:
+    """Every method of the tables that are asked for, if the protocol's tables have a figure of it."""
+    found: dict[str, published.Reference] = {}
+    for table in config.against:
+        there = [r for r in published.against(table) if report.shows(report.Row(r.name, r.values, {}), rules)]
+        if not there:
+            raise UsageError(
+                f"{table} prints none of the figures that protocol {rules.name} shows.",
+                "Choose the protocol that has its measure, or leave --against out.",
+            )
+        found |= {reference.name: reference for reference in there}
+    return list(found.values())
+
+
+def _beside(references: Sequence[published.Reference], findings: Sequence[str], rules: Protocol) -> list[report.Row]:
+    """The published figures of the judged findings."""
+    rows = [report.published_row(reference, findings) for reference in references]
+    rows = [row for row in rows if report.shows(row, rules)]
+    tables = (dict.fromkeys(one.name.rpartition(", ")[2] for one in some) for some in (references, rows))
+    if without := [*next(tables).keys() - next(tables).keys()]:
+        raise CxrError(
+            f"{without[0]} has none of the findings that are judged: {', '.join(sorted(findings))}.",
+            "Judge others with --finding, or leave --against out.",
+        )
+    return rows
+
+
+def _truth(config: Score, methods: Sequence[Method], looked: Sequence[Seen]) -> Truth:
     how = (config.columns, config.names, config.readers, config.skip_faulty)
-    return Asked(config.truth, config.splits, config.findings, *how)
+    truth = read(Asked(config.truth, config.splits, config.findings, *how), looked)
+    if config.by_reader and truth.drawn is None:
+        raise CxrError("The truth does not have boxes of several readers.", "Leave --by-reader out.")
+    words = [method.recipe.get("data", {}).get("findings") for method in methods]
+    known = {one.name: of or one.findings for one, of in zip(looked, words, strict=False)}
+    refuse_misspelt(truth.judged, known)
+    return truth
+
+
+def _told_apart(methods: Sequence[Method]) -> list[Method]:
+    """With the path in the name where two files of one name have boxes of one source, or it is a control's name."""
+    names = [method.name for method in methods]
+    again = [names.count(name) > 1 or name in remarks.CONTROLS for name in names]
+    paths = [method.scan.paths[0].with_suffix("") for method in methods]
+    return [
+        replace(method, name=f"{method.scan.source} ({path})") if taken else method
+        for method, path, taken in zip(methods, paths, again, strict=True)
+    ]
 
 
 def _seen(method: Method) -> Seen:
     if method.mined is not None:
         return seen(method.name, method.mined, None)
-    return seen(method.name, None, pa.concat_tables(list(method.scan.chunks())))
+    boxes = pa.concat_tables(list(method.scan.chunks()))
+    if len(boxes) == 0:
+        raise CxrError(
+            f"{method.scan.paths[0]} has no boxes, and no table beside it of the images that were looked at.",
+            "Name boxes, or keep B.images.parquet beside B.parquet.",
+        )
+    return seen(method.name, None, boxes)
 
 
 def _seen_on_maps(config: Score, methods: Sequence[Method]) -> list[Seen]:
@@ -164,12 +255,11 @@ def _seen_on_maps(config: Score, methods: Sequence[Method]) -> list[Seen]:
     return [Seen(f"the maps in {config.maps}", open_maps(config.maps).looked_at(), mined=True)]
 
 
-def _refuse_missing_maps(config: Score, rules: Protocol) -> None:
-    if config.maps is None and (config.tune or rules.name == "maxboxacc2"):
-        what = f"--tune {config.tune}" if config.tune else f"Protocol {rules.name}"
-        raise UsageError(f"{what} needs the maps.", "Mine with --maps DIR, and name that folder here with --maps.")
-    if config.tune:
-        known_word("way of tuning", config.tune, remarks.TUNING)
+def _leak(config: Score, judged: pa.Table, made_elsewhere: str) -> dict[str, int]:
+    leak = {} if made_elsewhere else leakage.leakage(config.run_patients, judged)
+    if config.strict:
+        leakage.refuse(leak, config.run_patients is not None and not made_elsewhere)
+    return leak
 
 
 def _from_maps(
@@ -179,18 +269,24 @@ def _from_maps(
     if config.maps is None:
         return []
     rows = []
+    best = judge.all_cuts(config.maps)
+    document["maxboxacc2"] = best.document()["maxboxacc2"]
+    document.setdefault(MEAN, {})["maxboxacc2"] = best.document()[MEAN]["maxboxacc2"]
     if rules.name == "maxboxacc2":
-        scores = judge.all_cuts(config.maps)
-        document["maxboxacc2"] = scores.document()["maxboxacc2"]
-        rows.append(report.Row.of("maps, best of all cuts", scores.figures))
+        rows.append(report.Row.of("maps, best of all cuts", best.figures))
+    else:
+        notes += remarks.of_maps(best)
     if config.tune:
         tuned = judge.tuned(config.maps)
-        told = {name: {**tuned.told[name], **scores.document()} for name, scores in tuned.scores.items()}
+        told = {name: {**tuned.told.get(name, {}), **scores.document()} for name, scores in tuned.scores.items()}
         held_out, oracle = (tuned.scores[f"{choice} cuts"].figures.values for choice in ("held-out", "oracle"))
         gap = {key: oracle[key] - held_out[key] for key in held_out if key.finding == MEAN}
-        document["tuning"] = {"choice": config.tune, **told, "gap": nested(gap)[MEAN]}
+        gap = {key: by for key, by in gap.items() if by == by}
+        document["tuning"] = {"choice": config.tune, **told, "gap": nested(gap).get(MEAN, {})}
         name = f"{config.tune} cuts"
-        rows.append(report.Row.of(name, tuned.scores[name].figures))
+        halves = {f"{name}, half of the patients": tuned.scores[name]}
+        halves |= {own: scores for own, scores in tuned.scores.items() if own not in tuned.told}
+        rows += report.rows_of((name, scores.figures) for name, scores in halves.items())
         notes += remarks.of_tuning(config.tune, tuned.told[name], gap)
     return rows
 
@@ -198,51 +294,6 @@ def _from_maps(
 def _by_reader(config: Score, judge: Court, document: dict[str, Any]) -> list[report.Row]:
     if not config.by_reader:
         return []
-    if judge.truth.drawn is None:
-        raise CxrError("The truth does not have boxes of several readers.", "Leave --by-reader out.")
     readers = judge.by_reader()
     document["by_reader"] = {r: {name: s.document() for name, s in of.items()} for r, of in readers.items()}
     return report.rows_of((f"{name} against {r}", s.figures) for r, of in readers.items() for name, s in of.items())
-
-
-def _refuse_misspelt(judged: pa.Table, methods: Sequence[Method]) -> None:
-    """A truth finding that a method was never asked for, but nearly: its pairs would all count as missed."""
-    findings = pc.unique(judged["finding"].cast(pa.string())).to_pylist()
-    for method in methods:
-        known = method.recipe.get("data", {}).get("findings") or ()
-        lowered = {word.lower(): word for word in known}
-        for finding in findings:
-            near = get_close_matches(finding.lower(), lowered, 1, cutoff=NEAR)
-            if finding not in known and near:
-                raise CxrError(
-                    f"The truth has boxes of {finding}, which {method.name} does not know. "
-                    f"Did you mean {lowered[near[0]]}?",
-                    f"Say so with --name {finding}={lowered[near[0]]}, or judge others with --finding.",
-                )
-
-
-def _document(
-    rules: Protocol,
-    config: Score,
-    predicted: dict[str, Scores],
-    controls: dict[str, Scores],
-    origins: dict[str, str],
-    leak: dict[str, int],
-) -> dict[str, Any]:
-    """The first prediction's figures at the top, further predictions under `others`."""
-    documents = {name: scores.document() for name, scores in predicted.items()}
-    name = next(iter(documents), "")
-    first = documents.pop(name, {})
-    bootstrap = {"samples": config.samples, "seed": config.seed, "unit": "patient", "interval": "percentile, 95 %"}
-    document: dict[str, Any] = {"schema": SCHEMA_VERSION, "kind": "boxes", "method": name, "protocol": rules.describe()}
-    document |= {"counts": first.get("counts", {}), "leakage": leak, **first, "bootstrap": bootstrap}
-    document |= {"others": documents, "controls": {n: s.document() for n, s in controls.items()}}
-    return document | {"references": origins}
-
-
-def _compared(predicted: dict[str, Scores], document: dict[str, Any]) -> dict[str, Differences]:
-    """How every further prediction differs from the first."""
-    figures = [(name, scores.figures) for name, scores in predicted.items()]
-    compared = {name: differences(figures[0][1], other) for name, other in figures[1:]}
-    document["differences"] = {name: nested(by_key) for name, by_key in compared.items()}
-    return compared

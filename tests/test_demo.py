@@ -21,7 +21,7 @@ def test_the_demo_leaves_what_it_says(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not [name for name in names if name.endswith(".tmp")]
     assert (folder / "contact-sheet.png").read_bytes().startswith(b"\x89PNG")
     assert [row.name for row in result.boxed.rows] == ["mean box", "typical box", "random map", "cam", "cam/3"]
-    _, header, rows, note = demo.table(result)
+    _, header, rows, note, _ = demo.table(result)
     assert header == ["", "IoU > 0.1", "IoU > 0.3", "IoU > 0.5"]
     assert [row[0].strip() for row in rows[-6:]] == [
         "mean over findings", "mean box", "typical box", "random map", "CAM", "CAM with erasure",

@@ -22,6 +22,7 @@ CONTROLS = {*FIXED, IN_SAMPLE, READERS}
 WHY = "the image's size is not known, no other patient has a box of that finding, or the random map has nothing to cut"
 TUNING = {"held-out": "chosen on other patients", "oracle": "chosen on the scored patients themselves"}
 FIRST = ("CAREFUL", "LEAKS")  # what a reader must not miss
+BRACKETS = "In brackets"
 
 
 def ordered(notes: Iterable[str]) -> list[str]:
@@ -48,7 +49,7 @@ def of_origin(truth: Truth, methods: Sequence[Method], looked: Sequence[Seen]) -
 
 def of_intervals(rows: Sequence[Row], protocol: Protocol, samples: int, predictions: int) -> Iterator[str]:
     if has_intervals(rows, protocol):
-        yield f"In brackets: 95 % interval by bootstrap over patients, {samples:,} samples."
+        yield f"{BRACKETS}: 95 % interval by bootstrap over patients, {samples:,} samples."
     if predictions > 1 and not samples:
         yield "How the predictions differ is tested by the bootstrap, which --bootstrap 0 leaves out."
 

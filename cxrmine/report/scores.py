@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cxrmine import __version__
 from cxrmine.scoring.comparison import Differences, differences
 from cxrmine.scoring.figures import MEAN, POOLED, Figures, Key, nested
 from cxrmine.scoring.localization import THIRDS
@@ -186,7 +187,8 @@ def document(
     first = documents.pop(name, {})
     samples, seed = drawn
     return {
-        **{"schema": SCHEMA_VERSION, "kind": "boxes", "method": name, "protocol": rules.describe()},
+        **{"schema": SCHEMA_VERSION, "kind": "boxes", "version": __version__},
+        **{"method": name, "protocol": rules.describe()},
         **{"counts": first.get("counts", {}), "leakage": leak, **first},
         "bootstrap": {"samples": samples, "seed": seed, "unit": "patient", "interval": "percentile, 95 %"},
         **{"others": documents, "controls": {n: s.document() for n, s in controls.items()}},

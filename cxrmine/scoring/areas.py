@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrmine import __version__
 from cxrmine.boxes.shards import shard_stem
 from cxrmine.data.index import SPLITS, UNMENTIONED, Index
 from cxrmine.errors import CxrError
@@ -121,6 +122,7 @@ def document(
     return {
         "schema": SCHEMA_VERSION,
         "kind": "probabilities",
+        "version": __version__,
         "method": names[0],
         "protocol": PROTOCOL,
         **scores[0],

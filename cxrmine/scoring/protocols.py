@@ -110,7 +110,7 @@ PROTOCOLS = {
             "AFP = boxes that hit none / {images}.",
             (
                 *_each("acc_afp", "0.1 0.3 0.5", "acc afp", "Acc (AFP) IoU {rule} {t}"),
-                *_each("acc_afp_iobb", "0.1 0.25 0.5", "acc afp", "IoBB {rule} {t}"),
+                *_each("acc_afp_iobb", "0.1 0.25 0.5", "acc afp", "Acc (AFP) IoBB {rule} {t}"),
             ),
             afp_per="rows",
         ),

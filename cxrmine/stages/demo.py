@@ -20,7 +20,8 @@ from cxrmine.data.images import read_image
 from cxrmine.errors import CxrError
 from cxrmine.files import write_json, write_text
 from cxrmine.report.overlay import Case, contact_sheet, save_png
-from cxrmine.report.scores import cell
+from cxrmine.report.notes import BRACKETS
+from cxrmine.report.scores import Table, cell
 from cxrmine.scoring.figures import MEAN, Key
 from cxrmine.stages import mine, phantom, score, train
 
@@ -179,8 +180,8 @@ def lines(result: DemoResult) -> list[str]:
     ]
 
 
-def table(result: DemoResult) -> tuple[str, list[str], list[list[str]], str]:
-    """Every method by finding, and the mean: title, header, rows and note."""
+def table(result: DemoResult) -> Table:
+    """Every method by finding, and the mean."""
     shown = [column for column in result.boxed.protocol.columns if column.measure == "acc_afp"]
     findings = sorted({key.finding for key in result.boxed.rows[0].values if key.measure == "acc_afp"} - {MEAN})
     rows = []
@@ -189,9 +190,11 @@ def table(result: DemoResult) -> tuple[str, list[str], list[list[str]], str]:
         for row in result.boxed.rows:
             plain = row._replace(intervals={})  # they are in scores.json; here the table would be twice as long
             rows.append([f"  {NAMES.get(row.name, row.name)}", *(cell(plain, c, finding) for c in shown)])
-    note = "\n".join([result.boxed.protocol.sentence(), *result.boxed.notes])
     header = ["", *(f"IoU > {column.at}" for column in shown)]
-    return "Acc (AFP) on boxed test films, against truth.parquet", header, rows, note
+    title, above = "Acc (AFP) on boxed test films, against truth.parquet", result.boxed.protocol.sentence()
+    notes = ["95 % intervals by bootstrap over patients are in scores.json."]
+    notes += [note for note in result.boxed.notes if not note.startswith(BRACKETS)]  # there are none in this table
+    return Table(title, header, rows, "\n".join(notes), above)
 
 
 def what_next(result: DemoResult) -> str:

@@ -6,7 +6,16 @@ import pytest
 
 from cxrmine.boxes.table import COORDINATES
 from cxrmine.scoring import controls
-from cxrmine.scoring.controls import IN_SAMPLE, box_controls, fold, placed_on, random_control, random_map
+from cxrmine.scoring.controls import (
+    IN_SAMPLE,
+    MOST_RANDOM,
+    SOME_RANDOM,
+    box_controls,
+    fold,
+    placed_on,
+    random_control,
+    random_map,
+)
 from tests.by_hand import TRUTH, score, truth
 
 
@@ -143,6 +152,13 @@ def test_the_random_control_is_cut_as_the_recipe_says():
 
 def test_of_many_pairs_some_at_equal_steps_have_a_random_map(monkeypatch):
     monkeypatch.setattr(controls, "MOST_RANDOM", 3)
+    monkeypatch.setattr(controls, "SOME_RANDOM", 3)
     boxes, on = random_control(placed_on(patients_truth(9, "test"), None), {})
     assert on["image_id"].to_pylist() == ["i0-0", "i4-0", "i8-0"]
     assert set(boxes["image_id"].to_pylist()) == set(on["image_id"].to_pylist())
+
+
+def test_of_a_thousand_pairs_all_get_a_random_map_and_of_more_five_hundred():
+    for many, expected in ((MOST_RANDOM, MOST_RANDOM), (MOST_RANDOM + 1, SOME_RANDOM)):
+        drawn = truth([(f"{i:05}", "Mass", TRUTH) for i in range(many)])
+        assert len(random_control(placed_on(drawn, None), {})[1]) == expected

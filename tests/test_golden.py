@@ -131,7 +131,7 @@ def test_wang2017_of_984_rows(rows_984, tmp_path):
         assert (hearts["acc"], hearts["afp"], hearts["images"]) == (1, 0, 984)
     assert (round(expected["acc"], 4), round(expected["afp"], 4)) == (0.7278, 0.8323)
     assert document["protocol"]["afp_images"] == "truth boxes of all findings"
-    for title in ("Acc (AFP) IoU > 0.1", "IoBB > 0.1"):
+    for title in ("Acc (AFP) IoU > 0.1", "Acc (AFP) IoBB > 0.1"):
         assert cells(done.stdout, title, "Atelectasis")[-1] == "0.728 (0.83)"
         assert cells(done.stdout, title, "Cardiomegaly")[-1] == "1.000 (0.00)"
         assert cells(done.stdout, title, "Nodule")[-1] == "0.000 (0.00)"

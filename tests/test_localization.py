@@ -333,3 +333,11 @@ def test_unknown_rules_name_the_nearest():
     for wrong in (("cai",), ("cai2018", "findings"), ("cai2018", None, "scores")):
         with pytest.raises(UsageError, match="Did you mean"):
             protocol(*wrong)
+
+
+def test_boxacc_is_a_share_of_pairs_and_takes_the_threshold_itself():
+    """Of two pairs one has a box at exactly .5; with >, at .5 none would be hit."""
+    boxes = table([("a", "Mass", MISS, 1), ("a", "Mass", covers(5), 2), ("b", "Mass", MISS, 1)])
+    scores = score(boxes, truth([("a", "Mass", TRUTH), ("b", "Mass", TRUTH)]))["boxacc"]["Mass"]
+    assert [scores[t]["acc"] for t in ("0.3", "0.5", "0.7")] == [0.5, 0.5, 0]
+    assert scores["mean"] == pytest.approx(1 / 3)

@@ -166,3 +166,8 @@ def test_a_finding_without_a_bound_is_named():
         unbounded(limits, ["Infiltrate", "Mass"])
     with pytest.raises(CxrError, match="none of the judged findings: Hernia"):
         unbounded(limits, ["Hernia"])
+
+
+def test_a_mean_that_the_paper_does_not_print_is_said_to_be_ours():
+    assert {r.own_mean for table in ("cai2018:2", "irnet2021:3") for r in against(table)} == {True}
+    assert {r.own_mean for table in ("ham2021:III", "ham2021:IV") for r in against(table)} == {False}

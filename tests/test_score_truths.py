@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from cxrmine.boxes.table import truth_table, write_boxes
+from cxrmine.errors import CxrError, UsageError
 from cxrmine.stages import mine as mining
+from cxrmine.stages import score
 from tests.score_cases import SIZED, coco, command, lines
 
 SIDE = 1024
@@ -253,7 +255,8 @@ def test_maxboxacc2_with_and_without_boxes(dataset, mapped, tmp_path):
         assert f"maps, best of all cuts {best['mean']:.3f} {best['0.3']['acc']:.3f}" in printed
         assert "Thresholds: oracle (the cut is chosen on the scored pairs)" in printed
         assert document["maxboxacc2"]["pooled"]["pairs"] == document["maxboxacc2"]["pooled"]["missing"] + 20
-        assert "Without a figure in this table: mean box, typical box, random map" in printed
+        share = document["controls"]["typical box"]["mean"]["boxacc"]
+        assert f"typical box {share['mean']:.3f} {share['0.3']['acc']:.3f}" in printed
     beside = command(boxes, "--truth", dataset, "--maps", maps, "--bootstrap", "0", cwd=tmp_path)
     assert f"MaxBoxAccV2 of the maps {best['mean']:.3f}: an upper bound" in beside
 
@@ -269,3 +272,66 @@ def test_maps_that_are_not_there_are_refused(dataset, mapped, tmp_path):
         (("--maps", tmp_path / "none"), "There are no maps in", 1),
     ):
         assert said in command(*asked, *words, cwd=tmp_path, code=code)
+
+
+VINDR = """image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max
+a,Cardiomegaly,3,R1,10,10,60,60
+a,Cardiomegaly,3,R2,10,10,60,60
+a,Cardiomegaly,3,R3,200,200,260,260
+b,No finding,14,R1,,,,
+b,No finding,14,R2,,,,
+b,No finding,14,R3,,,,
+"""
+BOXES = """image_id,finding,score,x_min,y_min,x_max,y_max,image_width,image_height
+a,Cardiomegaly,0.5,10,10,60,60,300,300
+b,Cardiomegaly,0.9,10,10,60,60,300,300
+"""
+
+
+def vindr(folder: Path, boxes: str = BOXES) -> tuple[Path, Path]:
+    (folder / "truth.csv").write_text(VINDR)
+    (folder / "boxes.csv").write_text(boxes)
+    return folder / "boxes.csv", folder / "truth.csv"
+
+
+def test_readers_are_measured_over_all_images_where_the_protocol_is(tmp_path):
+    """Film b is normal and boxed with more confidence: precision 1/2 for R1 and R2; R3 drew elsewhere."""
+    boxes, truth = vindr(tmp_path)
+    result = score.run(score.Score((boxes,), truth, protocol="vinbig", samples=50, by_reader=True))
+    ap = {reader: of["boxes"]["ap"]["Cardiomegaly"]["0.4"] for reader, of in result.document["by_reader"].items()}
+    assert ap == {"R1": 0.5, "R2": 0.5, "R3": 0}
+    readers = result.document["controls"]["reader against the others"]
+    assert readers["counts"]["absent_pairs"] == 3  # film b, read by each of the three
+    # R1 and R2 find one of the other two's boxes each; R3 does not find what these two became.
+    assert readers["acc_afp"]["Cardiomegaly"]["0.3"]["hit"] == 2
+    assert readers["acc_afp"]["Cardiomegaly"]["0.3"]["truth"] == 5
+
+
+def test_a_readers_images_are_of_the_patients_that_they_were(tmp_path):
+    """Films a and c of two patients, and on c all agree: with one patient's films alone, Acc is 2 of 5, or 3 of 3."""
+    boxes, truth = vindr(tmp_path)
+    truth.write_text(VINDR + "".join(f"c,Cardiomegaly,3,R{k},10,10,60,60\n" for k in (1, 2, 3)))
+    readers = score.run(score.Score((boxes,), truth, samples=200)).document["controls"]["reader against the others"]
+    assert readers["acc_afp"]["Cardiomegaly"]["0.3"]["acc"] == pytest.approx(5 / 8)
+    low, high = readers["intervals"]["acc_afp"]["Cardiomegaly"]["0.3"]["acc"]
+    assert (low, high) == (pytest.approx(2 / 5), pytest.approx(1))
+
+
+def test_a_finding_of_truth_may_take_the_name_that_the_boxes_have(tmp_path):
+    boxes, truth = vindr(tmp_path, BOXES.replace("Cardiomegaly", "Heart"))
+    with pytest.raises(CxrError, match=r"boxes has no finding of .*: it knows Heart, and the truth has Cardiomegaly"):
+        score.run(score.Score((boxes,), truth, samples=0))
+    result = score.run(score.Score((boxes,), truth, samples=0, names={"Cardiomegaly": "Heart"}))
+    assert result.document["acc_afp"]["Heart"]["0.7"]["acc"] == 0.5  # one of the two fused boxes
+    with pytest.raises(UsageError, match="cannot become 'Hart'"):
+        score.run(score.Score((boxes,), truth, samples=0, names={"Cardiomegaly": "Hart"}))
+
+
+def test_measures_of_all_images_say_when_no_pair_is_absent(tmp_path):
+    boxes, truth = vindr(tmp_path)
+    said = "CAREFUL: of boxes no pair is known to be absent"
+    plain = tmp_path / "plain.csv"
+    plain.write_text("image_id,finding,x_min,y_min,x_max,y_max\na,Cardiomegaly,10,10,60,60\n")
+    for drawn, protocol, wanted in ((plain, "coco", True), (plain, "cai2018", False), (truth, "coco", False)):
+        notes = score.run(score.Score((boxes,), drawn, protocol=protocol, samples=0)).notes
+        assert any(note.startswith(said) for note in notes) == wanted, (drawn, protocol)

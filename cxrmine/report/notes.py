@@ -102,11 +102,22 @@ def of_predictions(predicted: dict[str, Scores]) -> Iterator[str]:
             absent = counts["unjudged_on_absent_pairs"]
             also = f" ({absent:,} false in measures of all images: no such finding there)" if absent else ""
             words = ("box of a pair without truth is unjudged", "boxes of pairs without truth are unjudged")
-            said.append(_many(counts["unjudged"], *words) + also)
+            pairs = f", {counts['unjudged_pairs']:,} of the mined pairs" if counts.get("unjudged_pairs") else ""
+            said.append(_many(counts["unjudged"], *words) + pairs + also)
         said += [_many(counts[key], *words) for key, words in told.items() if counts.get(key)]
         if counts["findings_without_truth"]:
             said.append(f"no truth for {', '.join(counts['findings_without_truth'])}")
         yield f"{name}: {'; '.join(said)}."
+
+
+def of_absent(predicted: dict[str, Scores], protocol: Protocol) -> Iterator[str]:
+    """What needs all images, and has only those with the finding."""
+    names = [name for name, scores in predicted.items() if not scores.counts["absent_pairs"]]
+    if names and protocol.overall:
+        yield (
+            f"CAREFUL: of {', '.join(names)} no pair is known to be absent, so these figures see only pairs that have "
+            "the finding. Mine with --findings all, or score against truth that says what was looked at."
+        )
 
 
 def _many(count: int, one: str, several: str) -> str:
@@ -118,7 +129,10 @@ def of_references(references: Sequence[Reference], rows: Sequence[Row]) -> Itera
     printed = {reference.name: reference for reference in references}
     shown: dict[str, list[str]] = {}
     for row in rows:
-        of = "" if row.values is printed[row.name].values else "; here the mean over the judged findings it has"
+        whole = row.values is printed[row.name].values
+        of = "" if whole else "; here the mean over the judged findings it has"
+        if whole and printed[row.name].own_mean:
+            of = "; the mean over findings is computed here"
         shown.setdefault(f"{printed[row.name].differs}{of}", []).append(row.name)
     for differs, names in shown.items():
         yield f"{'; '.join(names)}: {differs}."

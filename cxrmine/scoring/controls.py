@@ -27,7 +27,7 @@ from cxrmine.scoring.judged import SIZES, codes, corners, numbers
 
 FOLDS = 5
 MOST_REFERENCES = 400  # a typical box compares all with all
-MOST_RANDOM = 500  # pairs that random maps are drawn for
+MOST_RANDOM, SOME_RANDOM = 1000, 500  # of more pairs, random maps are drawn for some
 RANDOM_CELLS = 16  # a side of the random map, before it is brought to the input's size
 RANDOM_SIZE = 128
 IN_SAMPLE = "mean box (in-sample)"
@@ -84,12 +84,12 @@ def box_controls(
 def random_control(pairs: pa.Table, recipe: Mapping[str, Any], seed: int = 0) -> tuple[pa.Table, pa.Table]:
     """(boxes, their pairs): a random smooth map for each pair, cut as the recipe cuts its own.
 
-    Of more than MOST_RANDOM pairs, that many at equal steps. The map is at most RANDOM_SIZE pixels wide: it is smooth.
+    Of more than MOST_RANDOM pairs, SOME_RANDOM at equal steps. The map is smooth, so RANDOM_SIZE pixels are enough.
     """
     mine, data = recipe.get("mine", {}), recipe.get("data", {})
     size, fit = min(int(data.get("size", RANDOM_SIZE)), RANDOM_SIZE), data.get("fit", "stretch")
     options = {key: mine[key] for key in ("way", "top", "cuts", "min_area") if mine.get(key)}
-    pairs = at_equal_steps(pairs, MOST_RANDOM)
+    pairs = at_equal_steps(pairs, MOST_RANDOM if len(pairs) <= MOST_RANDOM else SOME_RANDOM)
 
     def boxes_of(pair: dict[str, Any]) -> list[dict[str, Any]]:
         if pair["image_width"] is None or pair["image_height"] is None:

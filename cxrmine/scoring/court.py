@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,10 +16,10 @@ from cxrmine.boxes.shards import grouped
 from cxrmine.boxes.table import BOX_ORDER, ordered
 from cxrmine.cores import pool
 from cxrmine.scoring.controls import IN_SAMPLE, at_equal_steps, box_controls, placed_on, random_control
-from cxrmine.scoring.cover import absent_pairs, build, judged_by, only, people
-from cxrmine.scoring.judged import Confidence, Cover
+from cxrmine.scoring.cover import Labels, absent_pairs, build, judged_by, named, on_images, only, people
+from cxrmine.scoring.judged import Confidence, Cover, codes
 from cxrmine.scoring.localization import Bounds
-from cxrmine.scoring.overall import OVERALL, maxboxacc2_figures
+from cxrmine.scoring.overall import maxboxacc2_figures
 from cxrmine.scoring.protocols import Protocol
 from cxrmine.scoring.readers import by_reader, reader_against_rest
 from cxrmine.scoring.scores import Prediction, Rules, Scores, score_boxes
@@ -74,7 +75,7 @@ class Court:
     @property
     def overall(self) -> bool:
         """Whether controls get boxes on absent pairs too: where the tables show what needs these."""
-        return any(column.measure in OVERALL for column in self.rules.protocol.columns)
+        return self.rules.protocol.overall
 
     def judge(self, controls: bool) -> tuple[dict[str, Scores], dict[str, str], dict[str, Scores]]:
         """(controls, where they come from, predictions), two at a time: NumPy works outside Python's lock."""
@@ -121,13 +122,20 @@ class Court:
     def by_reader(self) -> dict[str, dict[str, Scores]]:
         """Every prediction against each reader's boxes alone."""
         drawn = self.truth.drawn if self.truth.drawn is not None else self.truth.judged.slice(0, 0)
-        light = replace(self.rules, overall=False)
-        return {
-            reader: {
-                m.name: score_boxes(m.prediction(None), own, self._cover(own, m.mined), light) for m in self.methods
-            }
-            for reader, own in by_reader(drawn).items()
-        }
+        rules = replace(self.rules, overall=self.overall)
+        scores: dict[str, dict[str, Scores]] = {}
+        for reader, own in by_reader(drawn).items():
+            for m in self.methods:
+                cover = on_images(self._cover(own, m.mined), self._looked_at_by(reader, own))
+                scores.setdefault(reader, {})[m.name] = score_boxes(m.prediction(None), own, cover, rules)
+        return scores
+
+    def _looked_at_by(self, reader: str, own: pa.Table) -> pa.Array:
+        """The images that this reader looked at, with or without drawing on them."""
+        looked_at = self.truth.looked_at
+        if looked_at is None:
+            return pc.unique(own["image_id"].cast(pa.string()))
+        return pc.unique(looked_at.filter(pc.equal(looked_at["reader"], reader))["image_id"].cast(pa.string()))
 
     def _cover(self, judged: pa.Table, mined: Mined | None) -> Cover:
         return build(judged, self.truth.everything, mined, self.truth.labels, self.everybody)
@@ -156,13 +164,18 @@ class Court:
 
     def _readers(self, drawn: pa.Table) -> Scores:
         """Each reader's boxes against the other readers', merged; an image counts once for each of its readers."""
-        boxes, truths = [], []
+        whole = self._cover(self.truth.judged, None)
+        boxes, truths, images, people = [], [], [], []
         for one in reader_against_rest(drawn, self.truth.looked_at, self.truth.readers):
             boxes.append(_renamed(one.predictions, one.reader))
             truths.append(_renamed(one.truth, one.reader))
+            known = one.images.filter(pc.is_in(one.images, value_set=whole.images))
+            people.append(self.everybody.take(pa.array(whole.patient[codes(known, whole.images)])))
+            images.append(_read_by(known, one.reader))
         truth, table = (ordered(pa.concat_tables(parts), BOX_ORDER) for parts in (truths, boxes))
-        cover = build(truth, truth, None, None, self.everybody)
-        rules = replace(self.rules, overall=False, protocol=replace(self.rules.protocol, afp_per="finding"))
+        labels = _absent_elsewhere(pa.concat_arrays(images), pa.concat_arrays(people), truth)
+        cover = build(truth, truth, None, labels if self.truth.looked_at is not None else None, self.everybody)
+        rules = replace(self.rules, overall=self.overall, protocol=replace(self.rules.protocol, afp_per="finding"))
         return score_boxes(Prediction(READERS, lambda: [table], control=True), truth, cover, rules)
 
 
@@ -186,7 +199,26 @@ def open_methods(predictions: Sequence[Path]) -> list[Method]:
 
 
 def _renamed(table: pa.Table, reader: str) -> pa.Table:
-    """The same with images that are this reader's own."""
-    place = table.schema.get_field_index("image_id")
-    names = pc.binary_join_element_wise(table["image_id"].cast(pa.string()), reader, " read by ")
-    return table.set_column(place, table.schema.field(place), names.cast(table.schema.field(place).type))
+    """The same with images that are this reader's own, of the patients that they were."""
+    columns = {
+        "patient_id": named(table["image_id"], table["patient_id"]),
+        "image_id": _read_by(table["image_id"], reader),
+    }
+    for name, values in columns.items():
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), values.cast(table.schema.field(place).type))
+    return table
+
+
+def _read_by(images: pa.Array | pa.ChunkedArray, reader: str) -> pa.Array | pa.ChunkedArray:
+    return pc.binary_join_element_wise(images.cast(pa.string()), reader, " read by ")
+
+
+def _absent_elsewhere(images: pa.Array, people: pa.Array, truth: pa.Table) -> Labels:
+    """What readers who looked at these images say by drawing nothing."""
+    order = pc.sort_indices(images)
+    findings = tuple(sorted(pc.unique(truth["finding"].cast(pa.string())).to_pylist()))
+    nothing = np.zeros((len(images), len(findings)), np.int8)
+    sizes = np.full((len(images), 2), np.nan)
+    normal = np.ones(len(images), dtype=bool)  # those with truth boxes are taken out where the cover is built
+    return Labels(images.take(order), people.take(order), findings, nothing, normal, sizes, complete=True)

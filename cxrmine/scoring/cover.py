@@ -90,6 +90,13 @@ def only(cover: Cover, pairs: pa.Table) -> Cover:
     return replace(cover, state=np.where(kept, cover.state, UNKNOWN).astype(np.int8))
 
 
+def on_images(cover: Cover, images: pa.Array) -> Cover:
+    """The same with all pairs unknown but those of these images."""
+    there = pc.is_in(cover.images, value_set=images).to_numpy(zero_copy_only=False)
+    state = np.where(there[:, None], cover.state, UNKNOWN).astype(np.int8)
+    return replace(cover, state=state, normal=cover.normal & there)
+
+
 def judged_by(cover: Cover, truth: pa.Table) -> pa.BooleanArray:
     """Which truth boxes are of pairs that this cover judges."""
     image, finding = (

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxrmine.scoring.judged import Judged
-from cxrmine.scoring.localization import IOBB_THRESHOLDS, IOU_THRESHOLDS, THIRDS, Columns
+from cxrmine.scoring.localization import BOXACC_THRESHOLDS, IOBB_THRESHOLDS, IOU_THRESHOLDS, THIRDS, Columns
 from cxrmine.scoring.statistics import draws, interval
 
 MEAN, POOLED = "mean", "pooled"
@@ -67,6 +67,9 @@ def _ratios() -> Iterator[Ratio]:
         yield from (Ratio(measure, f"{t:g}", "share", (measure, f"{t:g}"), ("one", "")) for t in thresholds)
     yield Ratio("iobb", "", "recall", ("hit_iobb", "0.25"), ("truth", ""), pooled="sum")
     yield Ratio("iobb", "", "precision", ("true_iobb", "0.25"), ("boxes", ""), pooled="sum")
+    yield Ratio("boxacc", "", "mean", ("any", "mean"), ("one", ""))
+    for t in (f"{t:g}" for t in BOXACC_THRESHOLDS):
+        yield Ratio("boxacc", t, "acc", ("any", t), ("one", ""))
     yield Ratio("top1", "", "mean_iou", ("top1", ""), ("one", ""))
     yield Ratio("centre", "", "share", ("centre", ""), ("one", ""))
     yield Ratio("rsna", "", "score", ("rsna", ""), ("rsna images", ""))

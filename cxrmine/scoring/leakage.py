@@ -34,15 +34,21 @@ def leakage(path: Path | None, judged: pa.Table) -> dict[str, int]:
         raise CxrError(f"There is no run in {path.parent}: it has no {path.name}.", "Name a run's folder with --run.")
     try:
         table = pq.ParquetFile(path).read()
-        split = dict(zip(table["patient_id"].cast(pa.string()).to_pylist(), table["split"].to_pylist(), strict=True))
+        names = map(_plain, table["patient_id"].cast(pa.string()).to_pylist())
+        split = dict(zip(names, table["split"].to_pylist(), strict=True))
     except (pa.ArrowException, OSError, KeyError):
         raise CxrError(f"{path} is not a run's table of patients.", "Name the folder of a run with --run.") from None
     known = judged["patient_id"].cast(pa.string())
-    ours = set(pc.unique(known.drop_null()).to_pylist())
+    ours = set(map(_plain, pc.unique(known.drop_null()).to_pylist()))
     trained = sum(split.get(patient) == "train" for patient in ours)
     seen = sum(patient in split for patient in ours)
     nameless = judged["image_id"].cast(pa.string()).filter(known.is_null())
     return {"patients": seen, "trained": trained, "of": len(ours), "images_without_patient": len(pc.unique(nameless))}
+
+
+def _plain(patient: str) -> str:
+    """00000013 and 13 are one patient."""
+    return patient.lstrip("0") or "0" if patient.isdigit() else patient
 
 
 def notes(found: dict[str, int], products: bool) -> Iterator[str]:

@@ -16,6 +16,7 @@ from cxrmine.scoring.protocols import Protocol
 
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 IOBB_THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)
+BOXACC_THRESHOLDS = (0.3, 0.5, 0.7)
 THIRDS = ("small", "middle", "large")
 
 Floats = npt.NDArray[np.float64]
@@ -58,6 +59,10 @@ def box_columns(
         hit = _hit(judged, matches, protocol.passes(matches.ior, t))
         false = ~protocol.passes(matches.best_ior, t)
         columns |= _per_pair(judged, f"{t:g}", "_iobb", hit, false, np.ones(len(false), dtype=bool))
+    for t in BOXACC_THRESHOLDS:  # with ≥, whatever the protocol
+        columns["any", f"{t:g}"] = np.zeros(pairs, np.int64)
+        columns["any", f"{t:g}"][judged.pair[matches.best >= t]] = 1
+    columns["any", "mean"] = np.mean([columns["any", f"{t:g}"] for t in BOXACC_THRESHOLDS], axis=0)
     columns["true_iobb", "0.25"] = columns["boxes", ""] - columns["false_iobb", "0.25"]
     return columns | _first_boxes(judged, matches)
 

@@ -18,7 +18,6 @@ from cxrmine.scoring.protocols import Protocol
 from cxrmine.scoring.rodeo import rodeo_of
 from cxrmine.scoring.statistics import draws
 
-OVERALL = frozenset({"ap", "froc", "rsna", "rodeo", "false_per_normal"})
 IOUS = tuple(sorted({*IOU_THRESHOLDS, *COCO_IOUS}))
 ALL_IOUS = "0.5:0.95"  # the mean over COCO's ten
 SAMPLED = (0.3, 0.5)  # IoUs at which AP has an interval whatever the tables show

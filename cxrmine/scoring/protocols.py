@@ -24,6 +24,10 @@ IMAGES = {
 ORDERS = {"image": "rank, then image_id", "score": "rank, then score"}
 
 
+OVERALL = frozenset({"ap", "froc", "rsna", "rodeo", "false_per_normal"})  # measures that see absent pairs too
+JUDGED = {False: "pairs with a truth box", True: "pairs with a truth box, and pairs known to be absent"}
+
+
 class Column(NamedTuple):
     """A column of a protocol's tables: a measure at a threshold ("" where it has none), and the figures of a cell."""
 
@@ -52,6 +56,11 @@ class Protocol:
         return values > threshold if self.strict else values >= threshold
 
     @property
+    def overall(self) -> bool:
+        """Whether the tables show what needs all images."""
+        return any(column.measure in OVERALL for column in self.columns)
+
+    @property
     def rule(self) -> str:
         return ">" if self.strict else "≥"
 
@@ -68,7 +77,7 @@ class Protocol:
             "afp_per": self.afp_per,
             "afp_images": IMAGES[self.afp_per],
             "interpolation": self.interpolation,
-            "judged": "pairs with a truth box",
+            "judged": JUDGED[self.overall],
             "threshold_choice": self.choice,
             "departs": self.departs,
         }
@@ -77,6 +86,8 @@ class Protocol:
         """The one line above a table."""
         said = self.says.format(rule=self.rule, images=IMAGES[self.afp_per], order=ORDERS[self.order])
         departs = f" {self.departs}" if self.departs else ""
+        if self.overall:
+            said += f" Judged: {JUDGED[True]}."
         return f"Protocol {self.name} ({self.source}): {said} Unit: {self.unit}. Thresholds: {self.choice}.{departs}"
 
 

@@ -48,6 +48,7 @@ class Reference:
     name: str  # AM+KP, cai2018:2
     values: dict[Key, float]
     differs: str  # from ours, in its protocol
+    own_mean: bool  # whether the paper prints none, so that ours stands there
 
 
 def against(table: str) -> list[Reference]:
@@ -65,12 +66,13 @@ def against(table: str) -> list[Reference]:
         )
     rows = [row for row in _rows() if (row["paper"], row["table"]) == (paper, number)]
     differs = "; ".join(DIFFERS[key] for key in (paper, f"{paper}:{number}") if key in DIFFERS)
-    return [
-        Reference(
-            f"{method}, {paper}:{number}", _with_mean(dict(_figures(rows, method))), f"{rows[0]['setting']}; {differs}"
-        )
-        for method in dict.fromkeys(row["method"] for row in rows)
-    ]
+    result = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        printed = dict(_figures(rows, method))
+        own_mean = not any(key.finding in (MEAN, POOLED) for key in printed)
+        said = f"{rows[0]['setting']}; {differs}"
+        result.append(Reference(f"{method}, {paper}:{number}", _with_mean(printed), said, own_mean))
+    return result
 
 
 def bounds(table: str, method: str) -> Bounds:

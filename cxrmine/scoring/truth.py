@@ -80,7 +80,8 @@ def read(asked: Asked, predictions: Sequence[Seen] = ()) -> Truth:
     path = asked.path
     refuse_unknown_how(asked.readers)
     index = open_dataset(path) if path.is_dir() else None
-    drawn, looked_at, notes = _of_file(asked) if index is None else _of_dataset(index, asked)
+    theirs = tuple(dict.fromkeys(word for prediction in predictions for word in prediction.findings))
+    drawn, looked_at, notes = _of_file(asked, theirs) if index is None else _of_dataset(index, asked, theirs)
     several = len(pc.unique(drawn["reader"].drop_null())) > 1
     everything = truth_table(_plain(merged(drawn, asked.readers))) if several else drawn
     for prediction in predictions:
@@ -103,6 +104,19 @@ def read(asked: Asked, predictions: Sequence[Seen] = ()) -> Truth:
     return Truth(everything, judged, images, *told)
 
 
+def refuse_strangers(truth: pa.Table, predictions: Sequence[Seen], where: str) -> None:
+    """Findings that have nothing in common would be nothing but misses."""
+    findings = pc.unique(truth["finding"].cast(pa.string())).to_pylist()
+    for prediction in predictions:
+        theirs = [word for word in prediction.findings if word is not None]
+        if theirs and not set(theirs) & set(findings):
+            raise CxrError(
+                f"{prediction.name} has no finding of {where}: it knows {', '.join(sorted(theirs))}, and the truth "
+                f"has {', '.join(sorted(findings))}.",
+                f"Say which is which, for instance --name '{sorted(findings)[0]}={sorted(theirs)[0]}'.",
+            )
+
+
 def refuse_misspelt(judged: pa.Table, known: Mapping[str, Sequence[str]]) -> None:
     """A truth finding that a method was never asked for, but nearly: its pairs would all count as missed."""
     findings = pc.unique(judged["finding"].cast(pa.string())).to_pylist()
@@ -118,11 +132,13 @@ def refuse_misspelt(judged: pa.Table, known: Mapping[str, Sequence[str]]) -> Non
                 )
 
 
-def _of_file(asked: Asked) -> tuple[pa.Table, pa.Table | None, tuple[str, ...]]:
+def _of_file(asked: Asked, theirs: tuple[str, ...]) -> tuple[pa.Table, pa.Table | None, tuple[str, ...]]:
     """(boxes, the images that were looked at, what to say of it) of a file in any known form, once it is in order."""
     drawn = read_drawn(asked.path, asked.columns)
-    table = rename(drawn.table, asked.names, drawn.vocabulary) if asked.names else drawn.table
-    faults = lint(table, findings=drawn.vocabulary, without_box=drawn.without_box, units=drawn.units)
+    known = None if drawn.vocabulary is None else (*drawn.vocabulary, *theirs)  # a finding may take a prediction's name
+    table = rename(drawn.table, asked.names, known) if asked.names else drawn.table
+    allowed = None if drawn.vocabulary is None else (*drawn.vocabulary, *(asked.names or {}).values())
+    faults = lint(table, findings=allowed, without_box=drawn.without_box, units=drawn.units)
     if any(fault.row for fault in faults) and not asked.skip_faulty:
         renamed = ", rename findings with --name" * any(fault.kind == "unknown finding" for fault in faults)
         cure = f"Mend them{renamed}, or leave them out with --skip-faulty."
@@ -143,14 +159,14 @@ def _plain(table: pa.Table) -> dict[str, pa.ChunkedArray]:
     return {name: table[name] for name in (*GIVEN, *OF_THE_IMAGE, "reader") if name in table.column_names}
 
 
-def _of_dataset(index: Index, asked: Asked) -> tuple[pa.Table, None, tuple[str, ...]]:
+def _of_dataset(index: Index, asked: Asked, also: tuple[str, ...]) -> tuple[pa.Table, None, tuple[str, ...]]:
     """The boxes of a dataset with what its index knows of their images."""
     boxes, images = index.boxes, index.table
     for flag, given in (("--columns", asked.columns), ("--skip-faulty", asked.skip_faulty)):
         if given:
             raise UsageError(f"{flag} is for truth in a file, and {asked.path} is a dataset.", "Leave it out.")
     if asked.names:
-        boxes = rename(boxes, asked.names, index.findings)
+        boxes = rename(boxes, asked.names, (*index.findings, *also))
     at = pc.index_in(boxes["image_id"], images["image_id"].combine_chunks())
     columns = {name: boxes[name] for name in GIVEN}
     for name, theirs in OF_THE_IMAGE.items():

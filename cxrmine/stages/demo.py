@@ -19,8 +19,8 @@ from cxrmine.config import Recipe, load_recipe, to_toml
 from cxrmine.data.images import read_image
 from cxrmine.errors import CxrError
 from cxrmine.files import write_json, write_text
-from cxrmine.report.overlay import Case, contact_sheet, save_png
 from cxrmine.report.notes import BRACKETS
+from cxrmine.report.overlay import Case, contact_sheet, save_png
 from cxrmine.report.scores import Table, cell
 from cxrmine.scoring.figures import MEAN, Key
 from cxrmine.stages import mine, phantom, score, train

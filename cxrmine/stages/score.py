@@ -23,7 +23,7 @@ from cxrmine.scoring.from_maps import open_maps
 from cxrmine.scoring.probabilities import is_probabilities, read_probabilities
 from cxrmine.scoring.protocols import AUC, Protocol, known_word, protocol
 from cxrmine.scoring.readers import How
-from cxrmine.scoring.truth import Asked, Seen, Truth, read, refuse_misspelt, seen
+from cxrmine.scoring.truth import Asked, Seen, Truth, read, refuse_misspelt, refuse_strangers, seen
 
 OF_BOXES = (  # what says nothing where probabilities are scored: the areas have DeLong's intervals
     *("protocol", "afp_per", "order", "bounds", "columns", "names", "readers", "by_reader", "skip_faulty"),
@@ -111,20 +111,21 @@ def run(config: Score) -> ScoreResult:
     document["counts"] |= {"truth_boxes_on_images_not_mined": truth.not_mined}
     document |= {"references": origins, "bounds": bounds, "against": report.published(references, beside)}
     notes += remarks.of_controls(controls, origins, len(judged_pairs(truth.judged)), rules)
-    notes += leakage.not_known(made_elsewhere)
+    notes += [*remarks.of_absent(predicted, rules), *leakage.not_known(made_elsewhere)]
     products = bool(methods) and all(m.scan.meta.get("split") == "train" for m in methods)
     notes += [*leakage.notes(leak, products), *remarks.of_predictions(predicted)]
     if truth.not_mined:
         notes.append(f"{truth.not_mined:,} truth boxes lie on images that were not mined: not judged.")
     unshown = {IN_SAMPLE, *remarks.without_box(controls)}
     rows = report.rows_of((name, s.figures) for name, s in (controls | predicted).items() if name not in unshown)
+    rows = [report.as_maxboxacc2(row) for row in rows] if rules.name == "maxboxacc2" else rows
     rows += _from_maps(config, rules, judge, document, notes)
     notes = [*remarks.of_intervals(rows, rules, config.samples, len(methods)), *notes]
-    rows += beside
     notes = document["notes"] = remarks.ordered([*notes, *remarks.of_references(references, beside)])
-    hidden = report.rows_of((name, s.figures) for name, s in controls.items() if name == IN_SAMPLE)
+    hidden = report.rows_of((n, s.figures) for n, s in controls.items() if n == IN_SAMPLE)
     edges = next((scores.edges for scores in (predicted | controls).values()), [])
-    return ScoreResult(rules, rows, document, notes, hidden, compared, _by_reader(config, judge, document), edges)
+    of = (hidden, compared, _by_reader(config, judge, document), edges)
+    return ScoreResult(rules, rows + beside, document, notes, *of)
 
 
 def _of_probabilities(config: Score) -> ScoreResult:
@@ -215,13 +216,14 @@ def _beside(references: Sequence[published.Reference], findings: Sequence[str], 
 
 
 def _truth(config: Score, methods: Sequence[Method], looked: Sequence[Seen]) -> Truth:
-    how = (config.columns, config.names, config.readers, config.skip_faulty)
-    truth = read(Asked(config.truth, config.splits, config.findings, *how), looked)
+    what = (config.splits, config.findings, config.columns, config.names, config.readers, config.skip_faulty)
+    truth = read(Asked(config.truth, *what), looked)
     if config.by_reader and truth.drawn is None:
         raise CxrError("The truth does not have boxes of several readers.", "Leave --by-reader out.")
     words = [method.recipe.get("data", {}).get("findings") for method in methods]
     known = {one.name: of or one.findings for one, of in zip(looked, words, strict=False)}
     refuse_misspelt(truth.judged, known)
+    refuse_strangers(truth.everything, looked, str(config.truth))
     return truth
 
 

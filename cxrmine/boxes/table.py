@@ -284,7 +284,7 @@ def _dictionary(values: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
     if encoded.null_count == 0:
         codes = encoded.indices.to_numpy()
         used[codes] = True
-        if used[:-1].all() and _rising(words):
+        if used[:-1].all() and pc.all(pc.greater(words[1:], words[:-1])).as_py() is not False:
             return pa.DictionaryArray.from_arrays(encoded.indices.cast(pa.int32()), words)
     else:
         codes = encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
@@ -296,10 +296,6 @@ def _dictionary(values: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
     place[order] = np.arange(len(order), dtype=np.int32)
     missing = codes == len(words)
     return pa.DictionaryArray.from_arrays(pa.array(place[codes], mask=missing), words.take(pa.array(order)))
-
-
-def _rising(words: pa.StringArray) -> bool:
-    return len(words) < 2 or bool(pc.all(pc.greater(words[1:], words[:-1])).as_py())
 
 
 def _first_line(error: Exception) -> str:

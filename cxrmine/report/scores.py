@@ -145,7 +145,7 @@ def cell(row: Row, column: Column, finding: str) -> str:
 
 
 def markdown(tables: Iterable[Table]) -> str:
-    """The same tables for a paper's supplement or an issue: one line a row."""
+    """The same tables for a paper's supplement or a web page: one line a row."""
     parts = []
     for table in tables:
         lines = [f"**{table.title}**", "", *([table.above, ""] if table.above else [])]

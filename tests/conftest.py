@@ -36,3 +36,11 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     train.run(train.Train(dataset, "demo", folder, TINY, device="cpu", workers=1))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def unread_settings() -> None:
+    """A process reads cxrmine.toml once; tests share a process, and each stands in its own folder."""
+    from cxrmine import settings
+
+    settings._file.cache_clear()

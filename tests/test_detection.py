@@ -21,7 +21,6 @@ from cxrmine.scoring.detection import (
     ap_samples,
     by_patient,
     false_boxes,
-    false_per_normal,
     find,
     froc,
     froc_samples,
@@ -292,21 +291,7 @@ class TestRsna:
         assert scored.images.tolist() == [0]
 
 
-class TestNormal:
-    def test_by_hand(self):
-        """Normal: c with 2 + 1 boxes, d with none; nobody looked for nodules on e. b has a false box but a finding."""
-        boxes = [("b", "Mass", FAR, 0.5), ("c", "Mass", FAR, 0.5), ("c", "Mass", TRUTH, 0.4), ("c", "Nodule", FAR, 0.5)]
-        unknown = [("e", "Nodule")]
-        w = world([("a", "Mass", TRUTH)], boxes, "abcde", ("Mass", "Nodule"), unknown=unknown, normal="cde")
-        each, pooled = false_per_normal(false_boxes(w.absent, w.cover), w.cover)
-        assert (each.tolist(), pooled) == ([2 / 3, 1 / 2], 1)
-
-    def test_no_normal_image(self):
-        w = world([("a", "Mass", TRUTH)], [])
-        each, pooled = false_per_normal(false_boxes(w.absent, w.cover), w.cover)
-        assert np.isnan(each).all()
-        assert np.isnan(pooled)
-
+class TestFalseBoxes:
     def test_by_patient(self):
         boxes = [(image, "Mass", FAR, 0.5) for image in "bbcd"]
         w = world([("a", "Mass", TRUTH)], boxes, patients={"a": 0, "b": 1, "c": 0, "d": 1})

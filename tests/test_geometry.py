@@ -24,7 +24,6 @@ def test_no_box_in_none_out(function):
 def test_no_box_in_pairs():
     assert g.iou(NONE, NONE).shape == (0,)
     assert g.iou_matrix(NONE, [LEFT]).shape == (0, 1)
-    assert g.ior_matrix([LEFT], NONE).shape == (1, 0)
     assert g.clip([], 5, 5).shape == (0, 4)
     assert g.scale(NONE, 2, 3).shape == (0, 4)
     assert g.union_overlap([], []) == (0, 0, 0)
@@ -59,7 +58,7 @@ def test_a_ratio_that_is_a_threshold_is_it_exactly():
 @given(some_boxes, some_boxes)
 def test_matrix_is_row_by_row(a, b):
     i, j = np.meshgrid(np.arange(len(a)), np.arange(len(b)), indexing="ij")
-    for rows, matrix in ((g.iou, g.iou_matrix), (g.ior, g.ior_matrix), (g.intersection, g.intersection_matrix)):
+    for rows, matrix in ((g.iou, g.iou_matrix), (g.intersection, g.intersection_matrix)):
         assert np.array_equal(matrix(a, b).ravel(), rows(a[i.ravel()], b[j.ravel()]))
 
 

@@ -50,11 +50,6 @@ def iou_matrix(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
     return _ratio(shared, area(a)[:, None] + area(b)[None] - shared)
 
 
-def ior_matrix(predicted: npt.ArrayLike, truth: npt.ArrayLike) -> Floats:
-    """All pairs: n×4 and m×4 → n×m; over the area of the n predicted ones."""
-    return _ratio(intersection_matrix(predicted, truth), area(predicted)[:, None])
-
-
 def union_overlap(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[float, float, float]:
     """(shared area, area of a, area of b) of the union of n boxes and the union of m boxes, exactly."""
     a, b = as_boxes(a), as_boxes(b)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from cxrmine import cores
 from cxrmine.scoring.greedy import falling_key
-from cxrmine.scoring.judged import ABSENT, UNKNOWN, Absent, Cover, Judged, Matches
+from cxrmine.scoring.judged import UNKNOWN, Absent, Cover, Judged, Matches
 
 RATES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)  # false boxes an image, at which FROC is read
 RECALLS = np.linspace(0, 1, 101)  # at which COCO reads precision
@@ -134,13 +134,6 @@ def false_boxes(absent: Absent, cover: Cover) -> Ints32:
     for f in range(len(cover.findings)):
         counts[:, f] = np.bincount(absent.image[absent.finding == f], minlength=len(cover.images))
     return counts
-
-
-def false_per_normal(false: Ints32, cover: Cover) -> tuple[Floats, float]:
-    """(F: boxes of each finding per normal image, boxes of any finding per normal image); `false`: I×F."""
-    boxes = false[cover.normal].sum(axis=0)
-    searched = np.count_nonzero(cover.state[cover.normal] == ABSENT, axis=0)
-    return _share(boxes, searched), float(_share(boxes.sum(), np.count_nonzero(cover.normal)))
 
 
 def rsna(judged: Judged, true: Bools, false: Ints32) -> Rsna:

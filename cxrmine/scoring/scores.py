@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from cxrmine.boxes.scan import NOT_MINED, Mined
 from cxrmine.data.images import Fit
 from cxrmine.errors import CxrError
+from cxrmine.scoring import detection
 from cxrmine.scoring.cover import labels_of
 from cxrmine.scoring.figures import MEAN, Figures, Sums, figures, nested
 from cxrmine.scoring.judged import ABSENT, JUDGED, Absent, Collected, Confidence, Cover, Judged, collect, match
@@ -124,10 +125,8 @@ def _by_patient(judged: Judged, absent: Absent, cover: Cover, rules: Rules, mine
         sums["images", ""] = everywhere(judged.pair_patient[judged.truth_pair])
     if rules.overall and cover.normal.any():
         sums["normal images", ""] = everywhere(cover.patient[cover.normal]) * np.float32(rules.share)
-        on_normal = cover.normal[absent.image]
-        place = cover.patient[absent.image[on_normal]] * findings + absent.finding[on_normal]
-        counted = np.bincount(place, minlength=rules.people * findings).reshape(-1, findings)
-        sums["normal boxes", ""] = counted.astype(np.float32)
+        on_normal = detection.false_boxes(absent, cover) * cover.normal[:, None]
+        sums["normal boxes", ""] = detection.by_patient(on_normal, cover, rules.people)
     return sums
 
 

@@ -1,15 +1,8 @@
-"""Recipes: a TOML file that holds everything that makes a run repeatable. Strict: an unknown key is an error."""
+"""Recipes: everything that makes a run repeatable. Strict: an unknown key is an error. (Files: recipe_files.)"""
 
-import json
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from cxrmine.errors import CxrError, did_you_mean
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SMALL_RESNET = "small-resnet"
 
@@ -60,6 +53,9 @@ class Augment(Section):
 
 class Phase(Section):
     name: str = Field(description="Shown in logs.")
+    kind: Literal["plain", "base", "round"] = Field(
+        "plain", description="am: base trains the backbone with a head of its own; round is run mine.rounds times."
+    )
     epochs: int = Field(ge=1, description="Epochs; with until = level, the most there may be.")
     until: Literal["epochs", "level"] = Field("epochs", description="level: stop when validation loss levels off.")
     patience: int = Field(3, ge=1, description="Epochs without a lower validation loss that count as level.")
@@ -78,7 +74,10 @@ class Phase(Section):
 
 class Train(Section):
     seed: int = Field(0, ge=0, lt=2**31, description="Seeds the weights, the order, the augmentation and dropout.")
-    include: tuple[Literal["boxed"], ...] = Field((), description="Splits trained on beside train.")
+    start: str = Field("", description="A finished run whose weights to begin with, in place of phases of kind base.")
+    include: tuple[Literal["boxed"], ...] = Field(
+        (), description="Splits trained on beside train, by their labels; am: in its rounds only."
+    )
     batch_size: int = Field(64, ge=2, description="Images a step, over all processes.")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="Which optimizer.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
@@ -91,8 +90,29 @@ class Train(Section):
     phases: tuple[Phase, ...] = Field(min_length=1, description="Run one after another.")
 
 
+class AttentionMining(Section):
+    msa: Literal["none", "bilinear", "deconv"] = Field(
+        "bilinear", description="How the last stage comes to twice its resolution; none: it stays as it is."
+    )
+    msa_channels: tuple[int, int] = Field((512, 256), description="Channels of the last stage and of the finer one.")
+    erase_share: float = Field(0.125, gt=0, le=1, description="n/N: share of a batch that is erased.")
+    erase_from: Literal["mined", "all"] = Field(
+        "mined", description="Whence these films: those with a finding that are mined, or all."
+    )
+    erase_absent: bool = Field(False, description="Erase maps of findings that a film does not have, too.")
+    kp: Literal["none", "vanilla", "full"] = Field(
+        "full", description="none: all films erased; vanilla: the share; full: the others keep the old features, too."
+    )
+    kp_norm: Literal["batch", "image"] = Field("batch", description="Equation 4's norm: over the batch, or a film.")
+    kp_weight: float = Field(0.5, ge=0, description="λ, the weight of knowledge preservation.")
+    kp_balance: Literal["fixed", "loss"] = Field(
+        "fixed", description="loss: λ is a share of the classification loss, whatever the preservation loss is."
+    )
+
+
 class Mine(Section):
-    rounds: int = Field(1, ge=1, le=20, description="Rounds of erasure; 1: the plain map.")
+    rounds: int = Field(1, ge=1, le=20, description="Rounds of erasure, T; 1: the plain map.")
+    fixed_weights: bool = Field(False, description="Erase with the final weights in every round: any run can.")
     top: int = Field(3, ge=1, description="Most boxes a pair.")
     way: str = Field("components", description="How boxes are cut from a map: see docs/methods.md.")
     cuts: tuple[float, ...] = Field((), description="Intensities to cut at, 0 to 1; empty: the way's own.")
@@ -105,168 +125,64 @@ class Mine(Section):
         return self
 
 
+class Step(NamedTuple):
+    """One phase as it is run: 0, or the round of mining that it trains."""
+
+    phase: Phase
+    round: int
+
+
 class Recipe(Section):
     name: str = Field(description="Short name; recorded in every box table.")
-    method: Literal["cam"] = Field(description="The file of methods/ that learns.")
+    method: Literal["cam", "am"] = Field(description="The file of methods/ that learns.")
     data: Data = Data()
     network: Network = Network()
     augment: Augment = Augment()
     train: Train
+    am: AttentionMining | None = None
     mine: Mine = Mine()
 
+    @property
+    def schedule(self) -> list[Step]:
+        """The phases as they are run: a round's as often as there are rounds, none of kind base after a start."""
+        steps = []
+        for phase in self.train.phases:
+            if phase.kind == "base" and self.train.start:
+                continue
+            if phase.kind != "round":
+                steps.append(Step(phase, 0))
+            else:
+                named = (phase.model_copy(update={"name": f"{phase.name} {t}"}) for t in range(1, self.mine.rounds + 1))
+                steps += [Step(phase, t) for t, phase in enumerate(named, start=1)]
+        return steps
 
-def builtin_recipes() -> list[str]:
-    return sorted(f.name[:-5] for f in resources.files("cxrmine.recipes").iterdir() if f.name.endswith(".toml"))
+    @property
+    def trained_rounds(self) -> int:
+        """Rounds whose weights a run of this recipe keeps; 0: it has none."""
+        return self.schedule[-1].round
 
+    @model_validator(mode="after")
+    def _method_has_its_section(self) -> Self:
+        kinds = [phase.kind for phase in self.train.phases]
+        if self.method == "am" and self.am is None:
+            raise ValueError('method = "am" needs the section am')
+        if self.method != "am" and self.am is not None:
+            raise ValueError(f'the section am is for method = "am", and this is "{self.method}"')
+        if self.method != "am" and set(kinds) != {"plain"}:
+            raise ValueError(
+                f'train.phases: kind = "base" and "round" are for method = "am", and this is "{self.method}"'
+            )
+        if set(kinds) == {"base"} and self.train.start:
+            raise ValueError('train.phases: after train.start nothing is left to train but phases of kind = "base"')
+        if "round" in kinds[:-1]:
+            raise ValueError('train.phases: a phase of kind = "round" is the last one')
+        return self
 
-def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe by its built-in name or from a file, with `section.key=value` overrides applied."""
-    if name_or_path in builtin_recipes():
-        text = resources.files("cxrmine.recipes").joinpath(f"{name_or_path}.toml").read_text()
-    elif Path(name_or_path).is_file():
-        text = read_text(Path(name_or_path))
-    else:
-        raise CxrError(
-            f"There is no recipe named {name_or_path}, and no such file.",
-            f"Built in: {', '.join(builtin_recipes())}.{did_you_mean(name_or_path, builtin_recipes())}",
-        )
-    values = parse_toml(text, name_or_path)
-    values.pop("provenance", None)  # a run's own recipe.toml is a recipe, too
-    for override in overrides:
-        _apply(values, override)
-    return validate_recipe(values, name_or_path)
-
-
-def parse_toml(text: str, where: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as fault:
-        raise CxrError(f"{where} is not valid TOML: {fault}.", "Mend that line.") from None
-
-
-def read_text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except UnicodeDecodeError:
-        raise CxrError(f"{path} is not a text file.", "Name a TOML file in UTF-8.") from None
-
-
-def validate_recipe(values: Mapping[str, Any], where: str) -> Recipe:
-    try:
-        return Recipe.model_validate_json(json.dumps(values, default=str))  # TOML has dates; no key takes one
-    except ValidationError as faults:
-        found = faults.errors()
-        lines = [_fault_sentence(fault) for fault in found if not _is_echo(fault, found)]
-        raise CxrError(f"Recipe {where}: " + " ".join(lines), "Mend the recipe, or the --set.") from None
-
-
-def _is_echo(fault: Any, found: Sequence[Any]) -> bool:
-    """A list whose items are at fault is reported as too short as well; the items' own faults say it all."""
-    inside = any(len(other["loc"]) > len(fault["loc"]) and other["loc"][0] == fault["loc"][0] for other in found)
-    return fault["type"] == "too_short" and inside
-
-
-def _fault_sentence(fault: Any) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        known = _known_keys(fault["loc"][:-1])
-        return f"there is no key {key}.{did_you_mean(str(fault['loc'][-1]), known)}"
-    if fault["type"] == "missing":
-        return f"the key {key} is missing."
-    if fault["type"] == "value_error":  # our own checks name their keys
-        return f"{fault['ctx']['error']}."
-    if fault["type"] in ("model_type", "tuple_type"):
-        return f"{key} is a section, not a value (got {fault['input']!r})."
-    return f"{key}: {fault['msg']} (got {fault['input']!r})."
-
-
-def _known_keys(path: Sequence[int | str]) -> list[str]:
-    model: Any = Recipe
-    for part in path:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[part].annotation
-        inner = getattr(annotation, "__args__", (annotation,))[0]
-        model = inner
-    return list(model.model_fields)
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    """`train.phases.0.lr=0.01` into the nested dictionary; the value is read as TOML, or else as a bare word."""
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise CxrError(f"--set {override} is not of the form key=value.", "For instance --set train.seed=1.")
-    try:
-        value = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *path, last = key.strip().split(".")
-    node: Any = values
-    for part in path:
-        node = node[_item(node, part, key)] if isinstance(node, list) else node.setdefault(part, {})
-        if not isinstance(node, dict | list):
-            raise CxrError(f"--set {key}: {part} is a value, not a section.", "See the keys in docs/recipes.md.")
-    if isinstance(node, list):
-        node[_item(node, last, key)] = value
-    else:
-        node[last] = value
-
-
-def _item(items: list[Any], part: str, key: str) -> int:
-    if not (part.isascii() and part.isdigit() and int(part) < len(items)):
-        raise CxrError(f"--set {key}: there is no item {part}.", f"It has {len(items)}, counted from 0.")
-    return int(part)
-
-
-def to_dict(recipe: Recipe) -> dict[str, Any]:
-    return recipe.model_dump(mode="json")
-
-
-def to_toml(recipe: Recipe, preface: str = "") -> str:
-    """The resolved recipe, every value, as TOML."""
-    values = to_dict(recipe)
-    lines = [f"# {line}".rstrip() for line in preface.splitlines()]
-    lines += [f"{key} = {_toml(value)}" for key, value in values.items() if not isinstance(value, dict)]
-    for section, content in values.items():
-        if isinstance(content, dict):
-            lines += ["", f"[{section}]", *(f"{k} = {_toml(v)}" for k, v in content.items() if k != "phases")]
-            for phase in content.get("phases", ()):
-                lines += ["", f"[[{section}.phases]]", *(f"{k} = {_toml(v)}" for k, v in phase.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
-    return json.dumps(value, ensure_ascii=False)
-
-
-def differences(one: Recipe, other: Recipe) -> list[str]:
-    """`train.seed: 0 → 1` for every key in which two recipes differ."""
-
-    def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-        if isinstance(value, dict):
-            for k, v in value.items():
-                yield from flat(v, f"{key}.{k}" if key else k)
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            for i, v in enumerate(value):
-                yield from flat(v, f"{key}.{i}")
-        else:
-            yield key, value
-
-    a, b = dict(flat(to_dict(one))), dict(flat(to_dict(other)))
-    return [
-        f"{k}: {a.get(k, '(none)')} → {b.get(k, '(none)')}" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)
-    ]
-
-
-def load_overrides(recipe: Recipe, overrides: Sequence[str], only: Sequence[str]) -> Recipe:
-    """A resolved recipe with some keys changed: those of the sections, or the keys, in `only`."""
-    for override in overrides:
-        key = override.partition("=")[0].strip()
-        if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in only):
-            raise CxrError(f"--set {override} cannot change a trained run.", f"Here {', '.join(only)} can change.")
-    values = to_dict(recipe)
-    for override in overrides:
-        _apply(values, override)
-    return validate_recipe(values, recipe.name)
+    @model_validator(mode="after")
+    def _rounds_are_trained(self) -> Self:
+        if self.mine.rounds > 1 and not self.trained_rounds and not self.mine.fixed_weights:
+            raise ValueError(
+                f'mine.rounds = {self.mine.rounds}, but no phase of train.phases has kind = "round"; with '
+                "mine.fixed_weights = true every round uses the final weights"
+            )
+        return self

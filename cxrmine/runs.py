@@ -1,13 +1,15 @@
 """The run folder: what training leaves behind, without torch. (Weights and step marks are learn/checkpoint's.)"""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from cxrmine import __version__
-from cxrmine.config import Recipe, parse_toml, read_text, to_toml, validate_recipe
+from cxrmine.config import Recipe
 from cxrmine.errors import CxrError
-from cxrmine.files import sha256, write_json, write_text
+from cxrmine.files import sha256, write_text
+from cxrmine.recipe_files import parse_toml, read_text, to_toml, validate_recipe
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,21 @@ class RunFolder:
     def patients(self) -> Path:
         return self.path / "patients.parquet"
 
+    def round_weights(self, t: int) -> Path:
+        """The weights of round t; 0: those that the rounds began with."""
+        return self.path / "rounds" / f"{t}.safetensors"
+
+    def round_thresholds(self, t: int) -> Path:
+        return self.path / "rounds" / f"{t}.thresholds.json"
+
+    def masks(self, t: int) -> Path:
+        """What is left of the training films' maps after round t."""
+        return self.path / "rounds" / f"{t}.masks.parquet"
+
+    def start(self, recipe: Recipe) -> "RunFolder | None":
+        """The run that this one begins with: train.start, as seen from this folder."""
+        return RunFolder(Path(os.path.normpath(self.path / recipe.train.start))) if recipe.train.start else None
+
     @property
     def finished(self) -> bool:
         return self.weights.is_file() and self.thresholds.is_file()
@@ -60,6 +77,8 @@ class Run:
 
 def write_recipe(folder: RunFolder, recipe: Recipe, dataset: str) -> None:
     record = f'\n[provenance]\ndataset = "{dataset}"\nversion = "{__version__}"\n'
+    if start := folder.start(recipe):
+        record += f'start = "{sha256(start.weights)}"\n'
     write_text(folder.recipe, to_toml(recipe) + record)
 
 
@@ -82,25 +101,21 @@ def open_run(path: Path) -> Run:
     recipe, dataset = read_recipe(folder)
     if not folder.finished:
         raise CxrError(f"The run in {path} is not finished.", f"Go on with it: cxrmine train --run {path}.")
-    return Run(folder, recipe, dataset, sha256(folder.weights), read_thresholds(folder, recipe))
+    return Run(folder, recipe, dataset, sha256(folder.weights), read_thresholds(folder.thresholds, recipe))
 
 
-def read_thresholds(folder: RunFolder, recipe: Recipe) -> dict[str, float]:
+def read_thresholds(path: Path, recipe: Recipe) -> dict[str, float]:
     try:
-        cuts = json.loads(read_text(folder.thresholds))
+        cuts = json.loads(read_text(path))
     except json.JSONDecodeError:
         cuts = None
     whole = isinstance(cuts, dict) and set(cuts) == set(recipe.data.findings)
     if not whole or not all(isinstance(cut, int | float) and 0 <= cut <= 1 for cut in cuts.values()):
         raise CxrError(
-            f"{folder.thresholds} does not hold a number from 0 to 1 for each of the run's findings.",
+            f"{path} does not hold a number from 0 to 1 for each of the run's findings.",
             "Mend it, or train again with --fresh.",
         )
     return {finding: float(cut) for finding, cut in cuts.items()}
-
-
-def write_thresholds(folder: RunFolder, thresholds: dict[str, float]) -> None:
-    write_json(folder.thresholds, thresholds)
 
 
 class Metrics:

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from cxrmine.cli import app
-from cxrmine.config import Augment, Data, Mine, Network, Phase, Recipe, Train, builtin_recipes
+from cxrmine.config import Augment, Data, Mine, Network, Phase, Recipe, Train
+from cxrmine.recipe_files import builtin_recipes
 
 HERE = Path(__file__).parent
 COMMANDS = ("demo", "phantom", "check", "train", "predict", "mine", "score")

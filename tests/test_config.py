@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cxrmine.config import (
+from cxrmine.errors import CxrError
+from cxrmine.recipe_files import (
     builtin_recipes,
     differences,
     load_overrides,
@@ -13,7 +14,6 @@ from cxrmine.config import (
     to_toml,
     validate_recipe,
 )
-from cxrmine.errors import CxrError
 
 
 @pytest.mark.parametrize("name", builtin_recipes())

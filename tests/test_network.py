@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cxrmine.config import Network, load_recipe
+from cxrmine.config import Network
 from cxrmine.errors import CxrError
 from cxrmine.learn.augment import draw, warp
 from cxrmine.learn.loader import targets, training_groups
@@ -16,6 +16,7 @@ from cxrmine.learn.loop import make_optimizer, rate, set_mode
 from cxrmine.learn.network import Backbone, gap, lse
 from cxrmine.methods.cam import Cam, classification_loss
 from cxrmine.methods.registry import build
+from cxrmine.recipe_files import load_recipe
 from cxrmine.scoring.classification import auc, youden_threshold
 
 

@@ -58,14 +58,17 @@ def next_mask(normalised: Map, mask: Mask, threshold: float = THRESHOLD) -> Mask
     return mask & ~peak_component(normalised, threshold)
 
 
-def erase(raw: npt.ArrayLike, rounds: int = 3, threshold: float = THRESHOLD) -> Erasure:
-    """Every round with the same weights: raw·M_(t-1) is then the map of the erased features, the map being linear."""
+def erase(raw: npt.ArrayLike, threshold: float = THRESHOLD) -> Erasure:
+    """T×h×w, the map that each round's weights give of features with nothing erased → what the rounds see and erase.
+
+    raw[t]·M is the map of the erased features, the map being linear (equation 7).
+    """
     raw = np.asarray(raw, dtype=np.float32)
-    maps = np.empty((rounds, *raw.shape), dtype=np.float32)
-    masks = np.empty((rounds, *raw.shape), dtype=bool)
-    mask = np.ones(raw.shape, dtype=bool)
-    for t in range(rounds):
-        maps[t] = normalise(raw * mask)
+    maps = np.empty(raw.shape, dtype=np.float32)
+    masks = np.empty(raw.shape, dtype=bool)
+    mask = np.ones(raw.shape[1:], dtype=bool)
+    for t in range(len(raw)):
+        maps[t] = normalise(raw[t] * mask)
         masks[t] = mask = next_mask(maps[t], mask, threshold)
     return Erasure(maps, masks)
 

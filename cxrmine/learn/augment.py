@@ -33,6 +33,25 @@ def warp(pixels: Tensor, matrices: Tensor, mode: str = "bilinear") -> Tensor:
     return F.grid_sample(pixels, grid, mode=mode, padding_mode="zeros", align_corners=False)
 
 
+def move_cells(cells: Tensor, matrices: Tensor, size: int, stride: float, offset: float) -> Tensor:
+    """Move maps N×C×h×w as `matrices` move their films of `size` pixels: each cell takes the cell that lies nearest.
+
+    Cell i is centred at pixel i × stride + offset, so a flip does not just turn their order round: pixel p goes to
+    size - 1 - p. What comes from outside the film is 0; beyond the outermost cells the edge is repeated.
+    """
+    down, across = (torch.arange(n, device=cells.device) * stride + offset for n in cells.shape[2:])
+    y, x = torch.meshgrid(*((2 * axis + 1) / size - 1 for axis in (down, across)), indexing="ij")
+    places = torch.stack([x, y, torch.ones_like(x)]).flatten(1)  # 3×hw, from -1 to 1
+    from_x, from_y = ((matrices.to(places) @ places).unflatten(2, x.shape) + 1).unbind(1)  # N×h×w, from 0 to 2
+    inside = (from_x >= 0) & (from_x < 2) & (from_y >= 0) & (from_y < 2)
+    row, column = (
+        (((place * size - 1) / 2 - offset) / stride).round().long().clamp(0, n - 1)
+        for place, n in zip((from_y, from_x), cells.shape[2:], strict=True)
+    )
+    films = torch.arange(len(cells), device=cells.device)[:, None, None]
+    return cells.permute(0, 2, 3, 1)[films, row, column].permute(0, 3, 1, 2) * inside[:, None]
+
+
 def apply(images: Tensor, matrices: Tensor, contrasts: Tensor) -> Tensor:
     """uint8 N×1×H×W → float32 in 0..255, moved, and stretched about each film's mean."""
     moved = warp(images.float(), matrices)

@@ -20,7 +20,7 @@ class Maps(Protocol):
     def eval(self) -> Any: ...
 
     def infer(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Films N×1×S×S → logits N×C and maps N×C×h×w, before any normalisation."""
+        """Films N×1×S×S → logits N×C and maps N×T×C×h×w, of every round, before any normalisation."""
         ...
 
 
@@ -33,7 +33,7 @@ def infer(
     world: Accelerator,
     spread: bool = False,
 ) -> Iterator[tuple[Batch, np.ndarray, np.ndarray]]:
-    """Yield each batch with its logits (N×C) and maps (N×C×h×w), float32. `spread`: each process takes its share."""
+    """Yield each batch with its logits (N×C) and maps (N×T×C×h×w), float32. `spread`: each process takes its share."""
     objective.eval()
     rank, processes = (world.process_index, world.num_processes) if spread else (0, 1)
     for batch in batches(index, data, inference_groups(len(index), batch_size, rank, processes), workers):
@@ -43,7 +43,7 @@ def infer(
             n = len(batch.rows)
             yield batch, logits[:n].float().cpu().numpy(), maps[:n].float().cpu().numpy()
         else:
-            yield batch, np.empty((0, 0), np.float32), np.empty((0, 0, 0, 0), np.float32)
+            yield batch, np.empty((0, 0), np.float32), np.empty((0, 0, 0, 0, 0), np.float32)
 
 
 def _filled(images: Tensor, batch_size: int) -> Tensor:

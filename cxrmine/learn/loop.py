@@ -6,20 +6,20 @@ of the seed and of where we are (epoch, step, row), so a step mark holds weights
 
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from cxrmine.config import Phase, Recipe
+from cxrmine.config import Phase, Recipe, Step
 from cxrmine.console import Progress
 from cxrmine.errors import CxrError, Stopped
-from cxrmine.learn.augment import apply, draw
+from cxrmine.learn.augment import apply, draw, move_cells
 from cxrmine.learn.checkpoint import load_state, save_state
 from cxrmine.learn.loader import Batch, steps_an_epoch
 from cxrmine.learn.parallel import any_process
@@ -27,8 +27,35 @@ from cxrmine.runs import Metrics, RunFolder
 
 LOG_EVERY = 50  # steps
 
-Batches = Callable[[int, int], Iterator[tuple[Batch, Tensor]]]  # (epoch, first step) → films and targets
-Validate = Callable[[], dict[str, Any]]  # → {"val_loss": …, …}
+
+@dataclass(frozen=True)
+class Guide:
+    """What a method lays beside the films of a step, in the cells of its maps. It moves with the films."""
+
+    cells: Tensor  # N×C×h×w
+    where: Tensor  # N, true of the films that it concerns
+    stride: float
+    offset: float
+
+
+class Course(Protocol):
+    """What the loop asks of a run."""
+
+    def begin(self, step: Step) -> tuple[str, ...]:
+        """Called before a phase, also when a run goes on in the middle of one. → the parts that it does not use."""
+        ...
+
+    def batches(self, step: Step, epoch: int, first: int) -> Iterator[tuple[Batch, Tensor, Guide | None]]:
+        """The films and targets of an epoch from its step `first` on."""
+        ...
+
+    def validate(self) -> dict[str, Any]:
+        """{"val_loss": …, …}"""
+        ...
+
+    def end(self, step: Step) -> None:
+        """Called after a phase; again, where a run was stopped just then."""
+        ...
 
 
 @dataclass
@@ -50,13 +77,12 @@ class Loop:
         objective: nn.Module,
         recipe: Recipe,
         count: int,
-        batches: Batches,
-        validate: Validate,
+        course: Course,
         folder: RunFolder,
         world: Accelerator,
         bar: Progress,
     ) -> None:
-        self.objective, self.recipe, self.batches, self.validate = objective, recipe, batches, validate
+        self.objective, self.recipe, self.course = objective, recipe, course
         self.folder, self.world, self.bar = folder, world, bar
         self.steps_an_epoch = steps_an_epoch(count, recipe.train.batch_size)
         self.saved = load_state(folder)
@@ -70,18 +96,22 @@ class Loop:
         """Every phase to its end, from the last step mark on."""
         at = self.at
         with stop_signals() as self.stop:
-            for phase in self.recipe.train.phases[at.phase :]:
-                self._start(phase)
+            for step in self.recipe.schedule[at.phase :]:
+                phase = step.phase
+                self._start(step)
                 while at.epoch < phase.epochs and not _is_level(phase, at):
-                    for batch, labels in self.batches(at.epochs_done, at.step):
-                        loss = self._step(phase, batch, labels)
-                        self._count(phase, loss)
+                    for batch, labels, guide in self.course.batches(step, at.epochs_done, at.step):
+                        parts = self._step(phase, batch, labels, guide)
+                        self._count(phase, parts)
                     self._finish_epoch(phase)
+                self.course.end(step)
                 at.phase, at.epoch, at.best_loss, at.epochs_since_best = at.phase + 1, 0, math.inf, 0
 
-    def _start(self, phase: Phase) -> None:
+    def _start(self, step: Step) -> None:
+        phase = step.phase
+        self.frozen = (*phase.frozen, *self.course.begin(step))
         for name, parameter in self.objective.named_parameters():
-            parameter.requires_grad_(not name.startswith(phase.frozen))
+            parameter.requires_grad_(not name.startswith(self.frozen))
         self.model = self.objective
         if self.world.num_processes > 1:
             self.model = self.world.prepare_model(self.objective)
@@ -96,33 +126,36 @@ class Loop:
             self.optimizer.load_state_dict(self.saved["optimizer"])
             self.saved = None
 
-    def _step(self, phase: Phase, batch: Batch, labels: Tensor) -> Tensor:
+    def _step(self, phase: Phase, batch: Batch, labels: Tensor, guide: Guide | None) -> dict[str, Tensor]:
         at, train = self.at, self.recipe.train
         torch.manual_seed((train.seed << 32) + at.steps_done)  # dropout
         done = (at.epoch * self.steps_an_epoch + at.step) / (phase.epochs * self.steps_an_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate(phase, at.epoch, done)
-        set_mode(self.objective, phase.frozen)
+        set_mode(self.objective, self.frozen)
         matrices, contrasts = draw(self.recipe.augment, train.seed, at.epochs_done, batch.rows)
         device = self.world.device
         images = apply(batch.images.to(device), matrices.to(device), contrasts.to(device))
+        laid = (_moved(guide, matrices, self.recipe.data.size).to(device), guide.where.to(device)) if guide else ()
         with self.world.autocast():
-            loss: Tensor = self.model(images, labels.to(device))["loss"]
+            parts: dict[str, Tensor] = self.model(images, labels.to(device), *laid)
+        loss = parts["loss"]
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if train.clip:
             nn.utils.clip_grad_norm_(self.learning, train.clip)
         self.optimizer.step()
-        return loss
+        return {name: value.detach() for name, value in parts.items() if value.ndim == 0}
 
-    def _count(self, phase: Phase, loss: Tensor) -> None:
+    def _count(self, phase: Phase, parts: dict[str, Tensor]) -> None:
         """After a step: say where we are, leave a mark when it is time, end when we were asked to."""
         at = self.at
         at.step, at.steps_done = at.step + 1, at.steps_done + 1
         if at.steps_done % LOG_EVERY == 0:
             lr = self.optimizer.param_groups[0]["lr"]
-            self.metrics.add(phase=phase.name, epoch=at.epochs_done, step=at.steps_done, lr=lr, loss=loss.item())
-        self.bar.advance(1, note=f"loss {loss.item():.3f}" if at.steps_done % 10 == 0 else "")
+            values = {name: value.item() for name, value in parts.items()}
+            self.metrics.add(phase=phase.name, epoch=at.epochs_done, step=at.steps_done, lr=lr, **values)
+        self.bar.advance(1, note=f"loss {parts['loss'].item():.3f}" if at.steps_done % 10 == 0 else "")
         stopping = any_process(self.stop.asked, self.world)
         if stopping or at.steps_done % self.recipe.train.save_every == 0:
             self._mark()
@@ -131,7 +164,7 @@ class Loop:
 
     def _finish_epoch(self, phase: Phase) -> None:
         at = self.at
-        measured = self.validate()
+        measured = self.course.validate()
         at.epoch, at.step, at.epochs_done = at.epoch + 1, 0, at.epochs_done + 1
         better = measured["val_loss"] < at.best_loss
         at.best_loss = measured["val_loss"] if better else at.best_loss
@@ -144,6 +177,10 @@ class Loop:
         if self.world.is_main_process:
             state = {"model": self.objective.state_dict(), "optimizer": self.optimizer.state_dict()}
             save_state(self.folder, {**state, "position": asdict(self.at), "metrics_length": self.metrics.length})
+
+
+def _moved(guide: Guide, matrices: Tensor, size: int) -> Tensor:
+    return move_cells(guide.cells, matrices, size, guide.stride, guide.offset)
 
 
 def make_optimizer(parameters: list[nn.Parameter], recipe: Recipe, phase: Phase) -> torch.optim.Optimizer:

@@ -26,6 +26,10 @@ class Backbone(nn.Module):
         self.body: Any = _body(network)
         self.width: int = self.body.num_features
         self.stride = network.stride
+        stages = self.body.feature_info
+        finer = [i for i, stage in enumerate(stages) if 2 * stage["reduction"] == stages[-1]["reduction"]]
+        self.finer: int | None = finer[-1] if finer else None  # the last stage with twice the last one's resolution
+        self.finer_width: int = stages[finer[-1]]["num_chs"] if finer else 0
         self.input_channels = network.input_channels
         mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))  # ImageNet's
         if network.input_channels == 1:
@@ -34,8 +38,19 @@ class Backbone(nn.Module):
         self.register_buffer("std", 255 * std.view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.body.forward_features(self._standardised(images))
+
+    def scales(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The features of the last stage with twice the last one's resolution, and of the last."""
+        return self._scales(self._standardised(images))
+
+    def _scales(self, films: Tensor) -> tuple[Tensor, Tensor]:
+        deep, (finer,) = self.body.forward_intermediates(films, indices=[-1 if self.finer is None else self.finer])
+        return finer, deep
+
+    def _standardised(self, images: Tensor) -> Tensor:
         films = images.to(self.mean.dtype).expand(-1, self.input_channels, -1, -1)
-        return self.body.forward_features((films - self.mean) / self.std)
+        return (films - self.mean) / self.std
 
     @torch.no_grad()
     def refuse_other_maps(self, size: int, name: str) -> None:
@@ -53,29 +68,42 @@ class Backbone(nn.Module):
                 f"{name} leaves {shape[1:]} of a film of {size} pixels, not a map of {self.width} × {cells} × {cells}.",
                 "Take a convolutional model, for instance a ResNet or a DenseNet.",
             )
+        self.cell_offsets()
         self.train()
 
     @torch.no_grad()
-    def cell_offset(self) -> float:
-        """Where cell i of the feature map is centred: input pixel i × stride + this.
+    def cell_offsets(self) -> tuple[float, float]:
+        """Where cell i of the two scales is centred: input pixel i × the scale's stride + this.
 
         0 where every layer is padded symmetrically (ResNets); 14 for DenseNets, whose 2×2 averages have their centre
         between two pixels. Measured on a copy whose kernels keep their middle: films that rise and that fall from left
         to right come out as the place a cell looks at, and their mean undoes what a max pool adds to the one.
         """
-        body = copy.deepcopy(self.body).cpu().eval()
-        for name, parameter in body.named_parameters():
+        probe = copy.deepcopy(self).cpu().eval()
+        for name, parameter in probe.body.named_parameters():
             parameter.fill_(0.0 if name.endswith("bias") or parameter.ndim == 4 else 1.0)
             if parameter.ndim == 4:
                 height, width = parameter.shape[2:]
                 middle = parameter[:, :, (height - 1) // 2 : height // 2 + 1, (width - 1) // 2 : width // 2 + 1]
                 middle.fill_(1 / middle[0].numel())
-        side, cell = 4 * self.stride, 2
+        side = 4 * self.stride
         ramp = torch.arange(side, dtype=torch.float32).expand(self.input_channels, side, side)
-        films = torch.stack([torch.ones_like(ramp), ramp, side - 1 - ramp])
-        one, rising, falling = body.forward_features(films)[:, :, cell, cell].sum(1).tolist()
-        centre = (rising / one + side - 1 - falling / one) / 2
-        return round(2 * (centre - cell * self.stride)) / 2
+        finer, deep = probe._scales(torch.stack([torch.ones_like(ramp), ramp, side - 1 - ramp]))
+        return _centre(finer, side), _centre(deep, side)
+
+
+def _centre(features: Tensor, side: int) -> float:
+    """Of the features of a film of ones, one that rises and one that falls: where a cell in the middle looks, less its
+    number times the stride."""
+    cells = features.shape[-1]
+    cell = cells // 2
+    one, rising, falling = features[:, :, cell, cell].sum(1).tolist()
+    if not one:
+        raise CxrError(
+            "Where this backbone's cells lie on the film cannot be measured.", "Take a ResNet or a DenseNet."
+        )
+    centre = (rising / one + side - 1 - falling / one) / 2
+    return round(2 * (centre - cell * side / cells)) / 2
 
 
 def _body(network: Network) -> Any:
@@ -149,6 +177,12 @@ def _load_file(body: Any, path: Path) -> None:
             "Use weights of the same backbone (torchvision's and timm's ResNets fit).",
         )
     body.load_state_dict(state, strict=False)
+
+
+def between_cells(count: int, cells: int, step: float, first: float) -> Tensor:
+    """count×cells: weights that read a row of cells at first, first + step, …, linearly; beyond the ends the end."""
+    place = (first + step * torch.arange(count)).clamp(0, cells - 1)
+    return (1 - (place[:, None] - torch.arange(cells)).abs()).clamp(min=0)
 
 
 def gap(features: Tensor) -> Tensor:

@@ -11,11 +11,13 @@ Departures. The bias starts at the log odds of the finding's prevalence: rare fi
 maps first, only to say "absent". With pool = lse the map is the same product; its mean is then not the logit.
 """
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cxrmine.config import Recipe
+from cxrmine.config import Recipe, Step
 from cxrmine.learn.network import Backbone, pool
 
 
@@ -29,17 +31,29 @@ class Cam(nn.Module):
         with torch.no_grad():
             self.head.bias.copy_(torch.logit(prevalence))
 
-    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    @property
+    def map_stride(self) -> float:
+        return self.backbone.stride
+
+    def cell_offset(self) -> float:
+        return self.backbone.cell_offsets()[1]
+
+    def begin(self, step: Step, before: Path | None = None) -> tuple[str, ...]:
+        return ()
+
+    def forward(
+        self, images: Tensor, labels: Tensor, cells: Tensor | None = None, where: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Films N×1×S×S and targets N×C (1, 0, or NaN: not counted) → the loss and its parts."""
         logits = self.head(pool(self.backbone(images), self.recipe.network))
         return {"loss": classification_loss(logits, labels, self.recipe.train.balance), "logits": logits}
 
     @torch.no_grad()
     def infer(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Films → logits N×C and maps N×C×h×w."""
+        """Films → logits N×C and maps N×1×C×h×w."""
         features = self.backbone(images)
         maps = F.conv2d(features, self.head.weight[:, :, None, None])
-        return self.head(pool(features, self.recipe.network)), maps
+        return self.head(pool(features, self.recipe.network)), maps[:, None]
 
 
 def classification_loss(logits: Tensor, labels: Tensor, balance: str) -> Tensor:

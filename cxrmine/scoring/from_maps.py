@@ -126,7 +126,8 @@ def open_maps(folder: Path) -> FinalMaps:
     meta = read_meta(index_path(refuse_other_shards(folder)[0]))
     try:
         data, network, mine = (meta["recipe"][part] for part in ("data", "network", "mine"))
-        how = (data["size"], network["stride"], mine["align"], _cell_offset(meta, folder), mine["way"], mine["top"])
+        stride = meta.get("cell_stride", network["stride"])  # maps of earlier versions are of the last stage
+        how = (data["size"], stride, mine["align"], _cell_offset(meta, folder), mine["way"], mine["top"])
     except (KeyError, TypeError):
         raise CxrError(f"The maps in {folder} do not say how boxes are made of them.", "Mine them again.") from None
     return FinalMaps(

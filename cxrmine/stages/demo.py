@@ -15,10 +15,11 @@ from cxrmine.boxes.door import read_truth
 from cxrmine.boxes.geometry import iou
 from cxrmine.boxes.maps import FINAL, read_maps
 from cxrmine.boxes.table import COORDINATES
-from cxrmine.config import Recipe, load_recipe, to_toml
+from cxrmine.config import Recipe
 from cxrmine.data.images import read_image
 from cxrmine.errors import CxrError
 from cxrmine.files import write_json, write_text
+from cxrmine.recipe_files import load_recipe, to_toml
 from cxrmine.report.notes import BRACKETS
 from cxrmine.report.overlay import Case, contact_sheet, save_png
 from cxrmine.report.scores import Table, cell

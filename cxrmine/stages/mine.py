@@ -11,11 +11,12 @@ from cxrmine.boxes.extract import WAYS
 from cxrmine.boxes.maps import index_path, maps_path, refuse_other_shards
 from cxrmine.boxes.shards import shard_path
 from cxrmine.boxes.table import images_path, read_meta
-from cxrmine.config import Recipe, load_overrides, to_dict
+from cxrmine.config import Recipe
 from cxrmine.data.index import Index
 from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError, UsageError, did_you_mean
 from cxrmine.files import check_writable
+from cxrmine.recipe_files import load_overrides, to_dict
 from cxrmine.runs import Run, open_run
 
 WHICH = ("labelled", "predicted", "all")
@@ -54,6 +55,7 @@ def run(config: Mine) -> MineResult:
     _check_places(config, out)
     opened = open_run(config.run)
     recipe = load_overrides(opened.recipe, config.overrides, only=("mine", "data.max_unreadable"))
+    _refuse_other_rounds(config, opened.recipe, recipe)
     index = _images_to_mine(config, recipe)
     if recipe.mine.way not in WAYS:
         raise UsageError(
@@ -109,6 +111,16 @@ def _maps_of(config: Mine) -> tuple[Path, ...]:
     return array, index_path(array)
 
 
+def _refuse_other_rounds(config: Mine, trained: Recipe, recipe: Recipe) -> None:
+    """A run that has rounds replays as many as it has, or fewer; one that has none erases with fixed weights."""
+    rounds, there = recipe.mine.rounds, trained.trained_rounds
+    if there and rounds > there and not recipe.mine.fixed_weights:
+        raise CxrError(
+            f"The run in {config.run} has {there} rounds, and {rounds} are asked for.",
+            f"Say --rounds {there} or fewer, or train more: cxrmine train --set mine.rounds={rounds}.",
+        )
+
+
 def _images_to_mine(config: Mine, recipe: Recipe) -> Index:
     if config.findings not in WHICH:
         raise UsageError(
@@ -129,6 +141,7 @@ def provenance(split: str, shard: tuple[int, int], recipe: Recipe, opened: Run, 
     """What a table says about its making, for the metadata key `cxrmine`."""
     told = to_dict(recipe)
     told["network"]["weights"] = Path(recipe.network.weights).name  # of a file the name alone: no path in a table
+    told["train"]["start"] = Path(recipe.train.start).name
     return {
         "recipe": told,
         "weights_sha256": opened.weights_sha256,

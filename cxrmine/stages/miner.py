@@ -23,8 +23,9 @@ from cxrmine.data.index import UNMENTIONED, Index
 from cxrmine.errors import CxrError
 from cxrmine.learn import parallel
 from cxrmine.learn.inference import infer
-from cxrmine.methods.registry import load
-from cxrmine.runs import Run
+from cxrmine.methods.attention_mining import Replay
+from cxrmine.methods.registry import Objective, load, load_rounds
+from cxrmine.runs import Run, read_thresholds
 from cxrmine.stages.mine import Mine, MineResult
 
 IMAGES_AT_A_TIME = 1024  # whose rows are held before they go to the table
@@ -44,17 +45,26 @@ class Miner:
         """`index`: this shard's images, out of `of`."""
         self.config, self.recipe, self.index, self.of = config, recipe, index, of
         self.world = parallel.accelerator(config.device)
-        self.objective = load(opened).to(self.world.device).to(memory_format=torch.channels_last)
-        self.offset = self.objective.backbone.cell_offset()
+        replayed = recipe.mine.rounds if opened.recipe.trained_rounds and not recipe.mine.fixed_weights else 0
+        objective: Objective | Replay = load_rounds(opened, replayed) if replayed else load(opened)
+        self.objective = objective.to(self.world.device).to(memory_format=torch.channels_last)
+        self.stride, self.offset = objective.map_stride, objective.cell_offset()
         self.findings = recipe.data.findings
-        self.cut_at = np.array([opened.thresholds.get(f, 0.5) for f in self.findings])
+        cuts = (
+            read_thresholds(opened.folder.round_thresholds(replayed), opened.recipe) if replayed else opened.thresholds
+        )
+        self.cut_at = np.array([cuts[f] for f in self.findings])
         self.labels = index.restrict(self.findings, absent_as_null=True).labels()
         self.rows = index.table.select(["image_id", "split", "patient_id"]).to_pylist()
-        rounds = recipe.mine.rounds
-        self.source = recipe.method if rounds == 1 else f"{recipe.method}/{rounds}"
+        self.rounds = recipe.mine.rounds
+        self.source = f"{recipe.method}/{self.rounds}" if replayed or self.rounds > 1 else recipe.method
 
     def run(self, out: Path, meta: dict[str, Any]) -> MineResult:
-        meta = {**meta, "cell_offset": self.offset}  # where a map's cells lie: to cut it again without the network
+        meta = {
+            **meta,
+            "cell_stride": self.stride,
+            "cell_offset": self.offset,
+        }  # to cut a map again without the network
         with ExitStack() as files:
             writer = files.enter_context(BoxWriter(out, meta))
             path = maps_path(self.config.maps, *self.config.shard) if self.config.maps else None
@@ -139,21 +149,23 @@ class Miner:
         who = self.rows[row]
         for c in self._pairs(row, probabilities):
             pair = {**who, "finding": self.findings[c], "probability": float(probabilities[c])}
-            boxes = self._pair(maps[c], pair, geometry, mined)
+            boxes = self._pair(maps[:, c], pair, geometry, mined)
             label = None if self.labels[row, c] == UNMENTIONED else int(self.labels[row, c])
             size = {"width": geometry.width, "height": geometry.height}
             status = {"label": label, "boxes": boxes, "status": "ok" if boxes else "no box"}
             mined.images.append({**pair, **size, **status})
         return mined if mined.images else Mined([], [self._image_row(row, geometry, "no pair")], [])
 
-    def _pair(self, map_: np.ndarray, pair: dict[str, Any], geometry: Geometry, mined: Mined) -> int:
+    def _pair(self, raw: np.ndarray, pair: dict[str, Any], geometry: Geometry, mined: Mined) -> int:
+        """`raw`: the pair's map by each round's weights, T×h×w; 1×h×w where every round has the same."""
         mine, size = self.recipe.mine, self.recipe.data.size
         rows, columns = geometry.film()
-        maps, masks = erase(self._on_film(map_, rows, columns), mine.rounds)
+        seen = self._on_film(raw, rows, columns)
+        maps, masks = erase(np.broadcast_to(seen, (self.rounds, *seen.shape[1:])))
         final = aggregate(maps, masks)
         if self.config.maps:
             self._keep(maps, final, pair, geometry, mined)
-        at_input = to_input(final, (size, size), self.recipe.network.stride, mine.align, self.offset)
+        at_input = to_input(final, (size, size), self.stride, mine.align, self.offset)
         visible = np.zeros_like(at_input)
         visible[rows, columns] = at_input[rows, columns]
         cut = extract(visible, mine.way, mine.top, mine.cuts or None)
@@ -166,11 +178,11 @@ class Miner:
             mined.boxes.append({**pair, **worth, **place, **frame, **region})
         return len(boxes)
 
-    def _on_film(self, map_: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
-        """The map without the cells that look at padding: a peak there must not set the scale of the others."""
-        down, across = (np.arange(n) * self.recipe.network.stride + self.offset for n in map_.shape)
+    def _on_film(self, raw: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        """The maps without the cells that look at padding: a peak there must not set the scale of the others."""
+        down, across = (np.arange(n) * self.stride + self.offset for n in raw.shape[1:])
         seen = np.outer((down >= rows.start) & (down < rows.stop), (across >= columns.start) & (across < columns.stop))
-        return np.where(seen, map_, np.float32(0))
+        return np.where(seen, raw, np.float32(0))
 
     def _keep(
         self, maps: np.ndarray, final: np.ndarray, pair: dict[str, Any], geometry: Geometry, mined: Mined

@@ -6,10 +6,10 @@ from typing import Any
 
 from cxrmine.boxes.shards import shard_path
 from cxrmine.boxes.table import read_meta
-from cxrmine.config import load_overrides
 from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.files import check_writable
+from cxrmine.recipe_files import load_overrides
 from cxrmine.runs import open_run
 from cxrmine.scoring.probabilities import write_probabilities
 from cxrmine.stages.mine import provenance, shard_of

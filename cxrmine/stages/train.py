@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrmine import console
-from cxrmine.config import Recipe, differences, load_recipe
+from cxrmine.boxes.door import read_table
+from cxrmine.config import Recipe
 from cxrmine.cores import threads
 from cxrmine.data.index import Index
 from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError
 from cxrmine.files import atomic, locked
-from cxrmine.runs import RunFolder, read_recipe, write_recipe
+from cxrmine.recipe_files import differences, load_recipe
+from cxrmine.runs import RunFolder, open_run, read_recipe, write_recipe
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class TrainResult:
 
 def run(config: Train) -> TrainResult:
     recipe = load_recipe(config.recipe, config.overrides)
+    if recipe.train.start:  # as seen from the run, so that both can be moved, and the command typed elsewhere
+        open_run(Path(recipe.train.start))
+        start = os.path.relpath(recipe.train.start, config.run)
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"start": start})})
     dataset = open_dataset(config.data)
     index = dataset.restrict(recipe.data.findings) if recipe.data.findings else dataset
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"findings": index.findings})})
@@ -72,7 +79,7 @@ def run(config: Train) -> TrainResult:
             if folder.recipe.is_file():
                 _refuse_another(folder, recipe, dataset.fingerprint)
             else:
-                _write_patients(folder, train, validation)
+                _write_patients(folder, train, validation, folder.start(recipe))
                 write_recipe(folder, recipe, dataset.fingerprint)
         world.wait_for_everyone()
         training.run()
@@ -118,11 +125,15 @@ def _refuse_many_missing(index: Index, recipe: Recipe) -> None:
         )
 
 
-def _write_patients(folder: RunFolder, train: Index, validation: Index) -> None:
-    """Who was trained and validated on, so that a leak is found without the dataset."""
+def _write_patients(folder: RunFolder, train: Index, validation: Index, start: RunFolder | None) -> None:
+    """Who was trained and validated on, also by the run it starts from, so that a leak is found without the dataset."""
     seen = dict.fromkeys(sorted(set(train.table.column("patient_id").to_pylist())), "train")
     for patient in sorted(set(validation.table.column("patient_id").to_pylist())):
         seen.setdefault(patient, "val")
+    if start:
+        before = read_table(start.patients)
+        for patient, split in zip(before["patient_id"].to_pylist(), before["split"].to_pylist(), strict=True):
+            seen[patient] = min(seen.get(patient, split), split)  # "train" comes before "val"
     table = pa.table({"patient_id": list(seen), "split": list(seen.values())})
     with atomic(folder.patients) as temporary:
         pq.write_table(table, temporary)

@@ -2,24 +2,29 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from torch import Tensor
 
 from cxrmine import console
-from cxrmine.config import Recipe
+from cxrmine.config import Recipe, Step
 from cxrmine.data.index import Index
 from cxrmine.errors import CxrError
+from cxrmine.files import write_json
 from cxrmine.learn.checkpoint import save_weights
 from cxrmine.learn.inference import predict
 from cxrmine.learn.loader import Batch, batches, steps_an_epoch, targets, training_groups
-from cxrmine.learn.loop import Loop
+from cxrmine.learn.loop import Guide, Loop
 from cxrmine.methods.registry import build
-from cxrmine.runs import RunFolder, write_thresholds
+from cxrmine.runs import Run, RunFolder, open_run
 from cxrmine.scoring.classification import auc, youden_threshold
+from cxrmine.stages.rounds import Rounds
 
 VALIDATION_BATCH = 64  # fixed: the size of a batch must not move a threshold
 
@@ -38,13 +43,18 @@ class Training:
     ) -> None:
         self.recipe, self.train, self.validation = recipe, train, validation
         self.folder, self.world, self.workers = folder, world, workers
+        self.taught = taught_rows(recipe, train)
         self.train_targets = targets(train.labels(), recipe.data)
         self.validation_targets = targets(validation.labels(), recipe.data)
         self.unreadable: dict[str, str] = {}
         self._refuse_small_batches()
         torch.manual_seed(recipe.train.seed)
-        objective = build(recipe, prevalence(self.train_targets))
+        objective = build(recipe, prevalence(self.train_targets[self.taught]))
+        start = folder.start(recipe)
+        if start and not folder.state.is_file():
+            begin_with(objective, open_run(start.path), recipe)
         self.objective = objective.to(world.device).to(memory_format=torch.channels_last)
+        self.rounds = Rounds(recipe, train, self.taught, folder, world, workers) if recipe.trained_rounds else None
 
     def run(self) -> None:
         main = self.world.is_main_process
@@ -54,32 +64,57 @@ class Training:
                 f"{len(self.train)} training and {len(self.validation)} validation images, "
                 f"{parameters:.2f} M parameters on {self.world.device}"
             )
-        total = steps_an_epoch(len(self.train), self.recipe.train.batch_size)
-        total *= sum(phase.epochs for phase in self.recipe.train.phases)
+            for finding in np.array(self.recipe.data.findings)[~(self.train_targets == 1).any(dim=0).numpy()]:
+                self.log(f"No training image has {finding}: its maps will show nothing.")
+        count = len(self.taught)
+        total = steps_an_epoch(count, self.recipe.train.batch_size)
+        total *= sum(step.phase.epochs for step in self.recipe.schedule)
         with console.progress_bar(total, f"train {self.recipe.name}", "steps", shown=main) as bar:
-            loop = Loop(
-                self.objective, self.recipe, len(self.train), self.batches, self.validate, self.folder, self.world, bar
-            )
+            loop = Loop(self.objective, self.recipe, count, self, self.folder, self.world, bar)
             if loop.at.steps_done:
                 self.log(f"goes on from step {loop.at.steps_done}")
             loop.run()
-        _, probabilities, labels = self.evaluate()
+        self._save(self.folder.weights, self.folder.thresholds)
         if main:
-            findings = self.recipe.data.findings
-            cuts = {f: youden_threshold(labels[:, c], probabilities[:, c]) for c, f in enumerate(findings)}
-            write_thresholds(self.folder, cuts)
-            save_weights(self.folder.weights, self.objective)
             self.log("done")
 
-    def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, Tensor]]:
-        train = self.recipe.train
-        world = self.world
-        groups = training_groups(
-            len(self.train), train.batch_size, train.seed, epoch, first, world.process_index, world.num_processes
-        )
-        for batch in batches(self.train, self.recipe.data, groups, self.workers):
+    def begin(self, step: Step) -> tuple[str, ...]:
+        """Before a phase: a round needs the masks of the round before, and the network that it must not forget."""
+        first = self.folder.round_weights(0)
+        if step.round and not first.is_file():
+            if self.world.is_main_process:
+                save_weights(first, self.objective)
+            self.world.wait_for_everyone()
+        unused = self.objective.begin(step, first if step.round else None)
+        if self.rounds and step.round:
+            self.rounds.begin(step.round, self.objective)
+        return unused
+
+    def end(self, step: Step) -> None:
+        if step.round:
+            self._save(self.folder.round_weights(step.round), self.folder.round_thresholds(step.round))
+
+    def _save(self, weights: Path, thresholds: Path) -> None:
+        _, probabilities, labels = self.evaluate()
+        if self.world.is_main_process:
+            findings = self.recipe.data.findings
+            cuts = {f: youden_threshold(labels[:, c], probabilities[:, c]) for c, f in enumerate(findings)}
+            write_json(thresholds, cuts)
+            save_weights(weights, self.objective)
+
+    def batches(self, step: Step, epoch: int, first: int) -> Iterator[tuple[Batch, Tensor, Guide | None]]:
+        rank, processes = self.world.process_index, self.world.num_processes
+        if step.round and self.rounds:
+            films = list(self.rounds.groups(epoch, first))
+            groups = [np.concatenate([part[rank::processes] for part in both]) for both in films]
+        else:
+            train = self.recipe.train
+            places = training_groups(len(self.taught), train.batch_size, train.seed, epoch, first, rank, processes)
+            groups = [self.taught[group] for group in places]
+        for i, batch in enumerate(batches(self.train, self.recipe.data, groups, self.workers)):
             self._note_unreadable(batch)
-            yield batch, self.train_targets[torch.from_numpy(batch.rows)]
+            guide = self.rounds.guide(batch.rows, films[i][0]) if step.round and self.rounds else None
+            yield batch, self.train_targets[torch.from_numpy(batch.rows)], guide
 
     def _note_unreadable(self, batch: Batch) -> None:
         for row, why in batch.unreadable:
@@ -102,10 +137,10 @@ class Training:
             )
 
     def _refuse_small_batches(self) -> None:
-        share = min(self.recipe.train.batch_size, len(self.train)) // self.world.num_processes
+        share = min(self.recipe.train.batch_size, len(self.taught)) // self.world.num_processes
         if share < 2:
             raise CxrError(
-                f"{len(self.train)} training images in batches of {self.recipe.train.batch_size} "
+                f"{len(self.taught)} training images in batches of {self.recipe.train.batch_size} "
                 f"over {self.world.num_processes} processes leave {share} a process; two are needed.",
                 "Take more images, a larger train.batch_size, or fewer processes.",
             )
@@ -134,6 +169,31 @@ class Training:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
             if to_screen:
                 console.log(line)
+
+
+def taught_rows(recipe: Recipe, train: Index) -> np.ndarray:
+    """The rows that every phase learns from; attention mining takes those of train.include in its rounds only."""
+    if recipe.method == "am" and recipe.train.include:
+        return np.flatnonzero(pc.equal(train.table["split"], "train").to_numpy())
+    return np.arange(len(train))
+
+
+def begin_with(objective: torch.nn.Module, start: Run, recipe: Recipe) -> None:
+    """Take the weights of a finished run; what it does not have stays as it is."""
+    if start.recipe.data.findings != recipe.data.findings:
+        raise CxrError(
+            f"The run in {start.folder.path} learned other findings, or the same in another order.",
+            "train.start needs a run with the same data.findings.",
+        )
+    weights, own = load_file(start.folder.weights), objective.state_dict()
+    other = sorted(name for name, tensor in weights.items() if name in own and own[name].shape != tensor.shape)
+    shared = {name: tensor for name, tensor in weights.items() if name in own}
+    if other or not shared:
+        raise CxrError(
+            f"The run in {start.folder.path} has another network ({other[0] if other else 'no part'} differs).",
+            "train.start needs a run with the same section network.",
+        )
+    objective.load_state_dict(shared, strict=False)
 
 
 def prevalence(labels: Tensor) -> Tensor:

@@ -1,0 +1,66 @@
+"""The erasure masks of a run's training films, a bit a cell: a Parquet table a round, with a row a pair.
+
+A mask is h×w bool: True is kept, False is erased. A pair that is not in the table has erased nothing.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxrmine.boxes.door import read_table
+from cxrmine.errors import CxrError
+from cxrmine.files import atomic
+
+Mask = npt.NDArray[np.bool_]
+COLUMNS = ("image_id", "finding", "kept")
+SIZE = b"cells"  # the metadata key of h and w
+
+
+class Masks(NamedTuple):
+    """Masks of pairs (image_id, finding), all of h×w cells."""
+
+    pairs: list[tuple[str, str]]
+    kept: npt.NDArray[np.uint8]  # pairs × bytes, packed
+    shape: tuple[int, int]
+
+    def unpack(self, rows: npt.ArrayLike) -> Mask:
+        """n×h×w, of these pairs."""
+        height, width = self.shape
+        bits = np.unpackbits(self.kept[np.asarray(rows, np.int64)], axis=1, count=height * width)
+        return bits.reshape(-1, height, width).astype(bool)
+
+
+def pack(pairs: Sequence[tuple[str, str]], masks: Sequence[Mask], shape: tuple[int, int]) -> Masks:
+    """Sorted by pair, so that whoever found which mask, the table is the same."""
+    order = sorted(range(len(pairs)), key=lambda i: pairs[i])
+    kept = np.array([masks[i] for i in order], bool).reshape(len(pairs), shape[0] * shape[1])
+    return Masks([pairs[i] for i in order], np.packbits(kept, axis=1), shape)
+
+
+def write_masks(path: Path, masks: Masks) -> None:
+    height, width = masks.shape
+    schema = pa.schema(
+        [("image_id", pa.string()), ("finding", pa.string()), ("kept", pa.binary(masks.kept.shape[1]))],
+        metadata={SIZE: f"{height} {width}"},
+    )
+    names, findings = ([pair[i] for pair in masks.pairs] for i in (0, 1))
+    columns = [names, findings, [row.tobytes() for row in masks.kept]]
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+    with atomic(path) as temporary:
+        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), temporary)
+
+
+def read_masks(path: Path) -> Masks:
+    table = read_table(path)
+    size = (table.schema.metadata or {}).get(SIZE, b"").split()
+    if table.column_names != list(COLUMNS) or len(size) != 2:
+        raise CxrError(f"{path} does not hold erasure masks.", "Remove it: it is made again where it is needed.")
+    height, width = int(size[0]), int(size[1])
+    rows = [np.frombuffer(row, np.uint8) for row in table["kept"].to_pylist()]
+    kept = np.array(rows, np.uint8).reshape(len(rows), -(-height * width // 8))
+    return Masks(list(zip(*(table[name].to_pylist() for name in COLUMNS[:2]), strict=True)), kept, (height, width))

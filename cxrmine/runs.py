@@ -78,8 +78,16 @@ class Run:
 def write_recipe(folder: RunFolder, recipe: Recipe, dataset: str) -> None:
     record = f'\n[provenance]\ndataset = "{dataset}"\nversion = "{__version__}"\n'
     if start := folder.start(recipe):
-        record += f'start = "{sha256(start.weights)}"\n'
+        record += f"starts = {json.dumps([sha256(start.weights), *starts(start)])}\n"
     write_text(folder.recipe, to_toml(recipe) + record)
+
+
+def starts(folder: RunFolder) -> list[str]:
+    """sha256 of the weights that this run began with, and that those began with, and so on."""
+    if not folder.recipe.is_file():
+        return []
+    before = parse_toml(read_text(folder.recipe), str(folder.recipe)).get("provenance", {}).get("starts", [])
+    return [str(weights) for weights in before]
 
 
 def read_recipe(folder: RunFolder) -> tuple[Recipe, str]:

@@ -1,6 +1,11 @@
-"""Writes docs/commands.md and docs/recipes.md from the code: python docs/build.py. A test compares."""
+"""Writes docs/commands.md and docs/recipes.md from the code, and what is measured into docs/methods.md.
 
-from collections.abc import Iterator
+Run it as python docs/build.py; a test compares. measured/am-phantom.json is the am-tables.json that
+examples/am_tables.py leaves, which prints its tables with am_tables().
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +13,15 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from cxrmine.cli import app
-from cxrmine.config import Augment, Data, Mine, Network, Phase, Recipe, Train
+from cxrmine.config import AttentionMining, Augment, Data, Mine, Network, Phase, Recipe, Train
 from cxrmine.recipe_files import builtin_recipes
+from cxrmine.scoring.figures import MEAN
+from cxrmine.scoring.statistics import mean_interval
 
 HERE = Path(__file__).parent
+AM_TABLES = HERE / "measured" / "am-phantom.json"
+BEGIN, END = (f"<!-- am tables: {word} -->\n" for word in ("begin", "end"))
+MINUS = " − "  # in the names of rows that are differences
 COMMANDS = ("demo", "phantom", "check", "train", "predict", "mine", "score")
 SECTIONS: dict[str, type[BaseModel]] = {
     "data": Data,
@@ -19,6 +29,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "augment": Augment,
     "train": Train,
     "train.phases": Phase,
+    "am": AttentionMining,
     "mine": Mine,
 }
 
@@ -60,6 +71,68 @@ def _shown(value: Any) -> str:
     return f"`{list(value) if isinstance(value, tuple) else value}`"
 
 
+def methods() -> str:
+    """docs/methods.md as it is, with the tables of attention mining between their two marks."""
+    page = (HERE / "methods.md").read_text()
+    tables = f"\n{am_tables(json.loads(AM_TABLES.read_text()))}\n" if AM_TABLES.is_file() else ""
+    return page[: page.index(BEGIN)] + BEGIN + tables + page[page.index(END) :]
+
+
+def am_tables(measured: Mapping[str, Any]) -> str:
+    """The tables of Cai et al. 2018 from the JSON of examples/am_tables.py, and what their cells are."""
+    lines = [line for name in measured["tables"] for line in _am_table(measured, name)]
+    if (seeds := len(measured["seeds"])) > 1:
+        lines.append(f"Mean over {seeds} seeds ± half of its 95 % t-interval; differences are taken seed by seed.")
+    else:
+        lines.append("In brackets 95 % intervals: by bootstrap over patients, those of the AUC DeLong's.")
+    if measured["made_up"]:
+        lines.append("The second mean leaves out Cardiomegaly: a fixed box finds any heart. ref. is the base network,")
+        lines.append("boxed as in Wang et al. 2017.")
+    else:
+        lines.append("ref. is Wang et al. 2017, and rows with cai2018 are the paper's, as printed.")
+    lines.append(f"`{measured['command']}`; {measured['date']}, {measured['hardware']}, cxrmine {measured['version']}.")
+    return "\n".join(lines) + "\n"
+
+
+def _am_table(measured: Mapping[str, Any], name: str) -> list[str]:
+    """A row a threshold and row of the table, a column a finding; where a cell is Acc, boxes and AFP at the end."""
+    of, trees = measured["tables"][name], [tree[name] for tree in measured["figures"].values()]
+    columns = [*dict.fromkeys(column for tree in trees for column in tree[[*of["rows"]][-1]])]
+    last = {"boxes a pair": "boxes", "AFP": "afp {t}"} if of["cell"] == ["acc"] else {}
+    body = []
+    for t in of["at"]:
+        shown = [f"{figure} {t}".strip() for figure in of["cell"]]
+        for row in (*trees[0], *measured["paper"].get(name, ())):
+            cells = [_cell(measured, name, row, column, *shown) for column in columns]
+            cells += [_cell(measured, name, row, MEAN, figure.format(t=t)) for figure in last.values()]
+            body.append([*([t] if t else []), row, *cells])
+    header = [*(["T(IoU)"] if of["at"][0] else []), "", *columns, *last]
+    lines = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *body)]
+    return [f"**Table{'s' * (' ' in name)} {name}.** {of['says']}", "", *lines, ""]
+
+
+def _cell(measured: Mapping[str, Any], name: str, row: str, column: str, figure: str, beside: str = "") -> str:
+    """0.444 ± 0.051 / 1.65, or of one seed 0.444 (0.394 to 0.491) / 1.65; a dash where a seed has no such figure."""
+    paper = measured["paper"].get(name, {})
+    trees = [paper] if row in paper else [tree[name] for tree in measured["figures"].values()]
+    found = [tree[row].get(column, {}) for tree in trees]
+    if not all(figure in of for of in found):
+        return "–"
+    sign = "+" if MINUS in row else ""
+    said = _mean([of[figure] for of in found], sign)
+    for tree in measured["intervals"].values():
+        if ends := tree.get(name, {}).get(row, {}).get(column, {}).get(figure):
+            said += f" ({ends[0]:{sign}.3f} to {ends[1]:{sign}.3f})"
+    if "lesions" in found[0] and not sign:
+        said += f" ({sum(of[figure.replace('acc', 'hit')] for of in found)}/{sum(of['lesions'] for of in found)})"
+    return f"{said} / {mean_interval([of[beside] for of in found])[0]:{sign}.2f}" if beside else said
+
+
+def _mean(values: Sequence[float], sign: str) -> str:
+    mean, _, high = mean_interval(values)
+    return f"{mean:{sign}.3f} ± {high - mean:.3f}" if len(values) > 1 else f"{mean:{sign}.3f}"
+
+
 if __name__ == "__main__":
-    (HERE / "commands.md").write_text(commands())
-    (HERE / "recipes.md").write_text(recipes())
+    for page in (commands, recipes, methods):
+        (HERE / f"{page.__name__}.md").write_text(page())

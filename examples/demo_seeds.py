@@ -1,6 +1,6 @@
-"""The demo on three seeds: CAM against its controls, with 95 % t-intervals over the seeds.
+"""The demo on three seeds: CAM and AM against their controls, with 95 % t-intervals over the seeds.
 
-    python examples/demo_seeds.py OUT              # about five minutes a seed on two cores
+    python examples/demo_seeds.py OUT              # about six minutes a seed on two cores
 
 Each seed makes its own films and its own network. Leaves OUT/seed-K (resumed when run again) and OUT/demo-seeds.json,
 and prints the tables of docs/demo.md. The mean over findings leaves out Cardiomegaly: a fixed box finds any heart.
@@ -12,15 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from cxrmine.boxes.door import read_truth
 from cxrmine.scoring.figures import MEAN, Key
+from cxrmine.scoring.second_lesions import second_lesions
 from cxrmine.scoring.statistics import mean_interval
-from cxrmine.stages import demo, predict, score
+from cxrmine.stages import demo, mine, predict, score
 
 SEEDS = (0, 1, 2)
 SHOWN = ("0.1", "0.3", "0.5")
 CONTROLS = ("mean box", "typical box", "random map")
 LEFT_OUT = "Cardiomegaly"
+SHOWN_ROWS = (*CONTROLS, "cam", "cam/3", "am/1", "am/3")
+NAMES = demo.NAMES | {"am/1": "AM, t = 1"}
+PAIRED = (("am/3", "am/1"), ("am/3", "cam"), ("am/3", "cam/3"))
+SECOND = {"cam": ("run-cam",), "am/1": ("run", "mine.rounds=1"), "am/3": ("run",)}
+SECOND_AT = (0.1, 0.3)
 
 
 def main(out: Path) -> None:
@@ -33,7 +43,25 @@ def main(out: Path) -> None:
 def one_seed(folder: Path, seed: int) -> dict[str, Any]:
     result = demo.run(demo.Demo(folder, seed))
     acc = {row.name: {t: without(row.values, t) for t in SHOWN} for row in result.boxed.rows}
-    return {"seed": seed, "acc": acc, "auc": auc_on_test_films(folder)}
+    return {"seed": seed, "acc": acc, "second": on_second_lesions(folder), "auc": auc_on_test_films(folder)}
+
+
+def on_second_lesions(folder: Path) -> dict[str, dict[str, list[int]]]:
+    """Of all test films: hit, lesions and boxes, by as many boxes of each method as the one with the fewest has."""
+    boxes = {}
+    for name, (run, *changes) in SECOND.items():
+        out = folder / f"test-{name.replace('/', '-')}.parquet"
+        mine.run(mine.Mine(folder / run, folder / "data", out, "test", overrides=tuple(changes), device="cpu"))
+        boxes[name] = pq.ParquetFile(out).read()
+    films = pc.unique(boxes["cam"]["image_id"].cast(pa.string()))
+    truth = read_truth(folder / "data" / "truth.parquet")
+    truth = truth.filter(pc.is_in(truth["image_id"].cast(pa.string()), value_set=films))
+    truth = truth.filter(pc.not_equal(truth["finding"].cast(pa.string()), LEFT_OUT))
+    fewest = min(second_lesions(table, truth, SECOND_AT[0]).boxes for table in boxes.values())
+    return {
+        name: {str(at): list(second_lesions(table, truth, at, fewest)) for at in SECOND_AT}
+        for name, table in boxes.items()
+    }
 
 
 def without(values: dict[Key, float], t: str) -> float:
@@ -52,12 +80,25 @@ def auc_on_test_films(folder: Path) -> dict[str, float]:
 def tables(runs: list[dict[str, Any]]) -> list[str]:
     lines = [f"| {len(runs)} seeds, mean (95 % interval) | " + " | ".join(f"Acc, IoU > {t}" for t in SHOWN) + " |"]
     lines.append("| --- | " + " | ".join("---" for _ in SHOWN) + " |")
-    for name in runs[0]["acc"]:
+    for name in SHOWN_ROWS:
         cells = (interval([run["acc"][name][t] for run in runs]) for t in SHOWN)
-        lines.append(f"| {demo.NAMES.get(name, name)} | " + " | ".join(cells) + " |")
+        lines.append(f"| {NAMES.get(name, name)} | " + " | ".join(cells) + " |")
     for name in demo.NAMES:
         better = ([run["acc"][name][t] - max(run["acc"][c][t] for c in CONTROLS) for run in runs] for t in SHOWN)
-        lines.append(f"| {demo.NAMES[name]} − best control | " + " | ".join(map(interval, better)) + " |")
+        lines.append(f"| {NAMES[name]} − best control | " + " | ".join(map(interval, better)) + " |")
+    for one, other in PAIRED:
+        apart = ([run["acc"][one][t] - run["acc"][other][t] for run in runs] for t in SHOWN)
+        lines.append(f"| {NAMES[one]} − {NAMES[other]} | " + " | ".join(map(interval, apart)) + " |")
+    lines += ["", "| second lesions of all test films, by equally many boxes | IoU > 0.1 | IoU > 0.3 |"]
+    lines.append("| --- | --- | --- |")
+    share = {
+        n: {at: [r["second"][n][at][0] / r["second"][n][at][1] for r in runs] for at in ("0.1", "0.3")} for n in SECOND
+    }
+    for name, of in share.items():
+        lines.append(f"| {NAMES[name]} | " + " | ".join(map(interval, of.values())) + " |")
+    for one, other in PAIRED[:2]:
+        apart = ((np.array(share[one][at]) - np.array(share[other][at])).tolist() for at in ("0.1", "0.3"))
+        lines.append(f"| {NAMES[one]} − {NAMES[other]} | " + " | ".join(map(interval, apart)) + " |")
     lines += ["", "| test films | AUC |", "| --- | --- |"]
     for finding in runs[0]["auc"]:
         lines.append(f"| {finding} | {interval([run['auc'][finding] for run in runs])} |")
@@ -66,6 +107,12 @@ def tables(runs: list[dict[str, Any]]) -> list[str]:
     lines.append("")
     lines.append(f"AUC, mean over findings, by seed: {', '.join(f'{value:.3f}' for value in macro)}")
     return lines
+
+
+def second_share(runs: list[dict[str, Any]], name: str, at: str) -> list[float]:
+    """Of each seed, how many of its second lesions are hit."""
+    found = [run["second"][name][at] for run in runs]
+    return [hit / lesions for hit, lesions, _ in found]
 
 
 def interval(values: list[float]) -> str:

@@ -20,14 +20,19 @@ def test_the_demo_leaves_what_it_says(tmp_path: Path, monkeypatch: pytest.Monkey
     assert names >= {"data", "run", "boxes.parquet", "boxes.images.parquet", "scores.json", "contact-sheet.png"}
     assert not [name for name in names if name.endswith(".tmp")]
     assert (folder / "contact-sheet.png").read_bytes().startswith(b"\x89PNG")
-    assert [row.name for row in result.boxed.rows] == ["mean box", "typical box", "random map", "cam", "cam/3"]
+    methods = ["cam", "cam/3", "am/1", "am/2", "am/3"]
+    assert [row.name for row in result.boxed.rows] == ["mean box", "typical box", "random map", *methods]
     _, header, rows, note, _ = demo.table(result)
     assert header == ["", "IoU > 0.1", "IoU > 0.3", "IoU > 0.5"]
-    assert [row[0].strip() for row in rows[-6:]] == [
-        "mean over findings", "mean box", "typical box", "random map", "CAM", "CAM with erasure",
+    assert [row[0].strip() for row in rows[-7:]] == [
+        "mean over findings", "mean box", "typical box", "random map", "CAM", "CAM with erasure", "AM",
     ]  # fmt: skip
     assert "None of the" in note, "who was trained on is told apart from who is judged"
     assert "boxes.parquet" in demo.what_next(result) or "mine" in demo.what_next(result)
+
+    _, header, rounds, *_ = demo.rounds_table(result)
+    assert [row[0] for row in rounds] == ["round 1", "rounds 1 to 2", "rounds 1 to 3"]
+    assert all(len(row) == len(header) for row in rounds)
 
     before = {p.name: p.read_bytes() for p in folder.glob("*.parquet")}
     demo.run(demo.Demo(folder, seed=3, images=160, overrides=TINY, workers=1))

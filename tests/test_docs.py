@@ -9,10 +9,25 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("name", ["commands", "recipes"])
+@pytest.mark.parametrize("name", ["commands", "recipes", "methods"])
 def test_generated_pages_are_what_the_program_says(name: str) -> None:
     build = runpy.run_path(str(ROOT / "docs" / "build.py"))
     assert (ROOT / "docs" / f"{name}.md").read_text() == build[name](), "run python docs/build.py"
+
+
+def test_measured_tables_come_between_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = runpy.run_path(str(ROOT / "docs" / "build.py"))
+    inside = build["methods"].__globals__
+    page, measured = (ROOT / "docs" / "methods.md").read_text(), tmp_path / "am.json"
+    monkeypatch.setitem(inside, "AM_TABLES", measured)
+    without = build["methods"]()
+    measured.write_text('{"seeds": 3}')
+    monkeypatch.setitem(inside, "am_tables", lambda json: f"{json['seeds']} seeds\n")
+    marks = build["BEGIN"] + build["END"]
+    assert without.count(marks) == 1
+    assert build["methods"]() == without.replace(marks, f"{build['BEGIN']}\n3 seeds\n\n{build['END']}")
+    assert page.partition(build["BEGIN"])[0] == without.partition(build["BEGIN"])[0]
+    assert page.partition(build["END"])[2] == without.partition(build["END"])[2]
 
 
 def test_every_command_in_the_documents_exists() -> None:

@@ -19,10 +19,14 @@ from cxrmine.data.images import fit_geometry
 from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.files import write_bytes
+from cxrmine.learn.team import Team
 from cxrmine.runs import open_run
+from cxrmine.stages.boxer import Mined
 from cxrmine.stages.mine import Mine, provenance, run, summary
-from cxrmine.stages.miner import Mined, Miner
+from cxrmine.stages.miner import Miner
 from tests.test_cli import cxrmine, refused
+
+ERASED = ("mine.rounds=3", "mine.fixed_weights=true")
 
 
 def mine(dataset: Path, trained: Path, out: Path, **more: object) -> Path:
@@ -83,7 +87,7 @@ def test_what_is_done_is_not_done_again_and_other_work_does_not_replace_it(
     before = whole.stat().st_mtime_ns
     assert run(Mine(trained, dataset, whole, split="all", device="cpu")).already_done
     with pytest.raises(CxrError, match=r"mined otherwise \(its recipe differ.*--overwrite"):
-        run(Mine(trained, dataset, whole, split="all", device="cpu", overrides=("mine.rounds=3",)))
+        run(Mine(trained, dataset, whole, split="all", device="cpu", overrides=ERASED))
     assert whole.stat().st_mtime_ns == before
 
 
@@ -127,7 +131,7 @@ def test_weights_from_a_file_are_named_without_their_folder(dataset: Path, train
 
 
 def test_maps_hold_every_round_and_the_final_map(dataset: Path, trained: Path, tmp_path: Path) -> None:
-    mine(dataset, trained, tmp_path / "b.parquet", split="test", maps=tmp_path / "maps", overrides=("mine.rounds=3",))
+    mine(dataset, trained, tmp_path / "b.parquet", split="test", maps=tmp_path / "maps", overrides=ERASED)
     index, arrays = read_maps(tmp_path / "maps")
     assert set(index["round"].to_pylist()) == {FINAL, 1, 2, 3}
     pairs = [row for row in rows(images_path(tmp_path / "b.parquet")) if row["finding"]]
@@ -300,7 +304,7 @@ def test_maps_say_what_they_are_of_and_are_not_replaced_by_others(dataset: Path,
     assert read_meta(index) == read_meta(out)
     before = {file: file.read_bytes() for file in (index, maps_path(maps, 1, 1))}
 
-    other = {"split": "test", "maps": maps, "overrides": ("mine.rounds=2",)}
+    other = {"split": "test", "maps": maps, "overrides": ("mine.rounds=2", ERASED[1])}
     with pytest.raises(
         CxrError, match=r"maps-00001-of-00001.parquet exists.*recipe differ.*--maps, or say --overwrite"
     ):
@@ -377,14 +381,16 @@ def test_padding_sets_no_scale_and_takes_no_box(dataset: Path, trained: Path, tm
     opened = open_run(trained)
     recipe = opened.recipe.model_copy(update={"data": opened.recipe.data.model_copy(update={"fit": "pad"})})
     index = open_dataset(dataset).select("boxed")
-    miner = Miner(Mine(trained, dataset, tmp_path / "b.parquet", device="cpu"), recipe, opened, index, len(index))
+    miner = Miner(
+        Mine(trained, dataset, tmp_path / "b.parquet", device="cpu"), recipe, opened, index, len(index), Team("cpu")
+    )
     geometry = fit_geometry(96, 48, 64, "pad")  # the film is rows 16 to 47 of the input: cells 2 to 5 of 8
     assert geometry.film() == (slice(16, 48), slice(0, 64))
     map_ = np.zeros((8, 8), np.float32)
     map_[0, 3], map_[7, 7] = 9.0, 5.0
     map_[3, 5] = 1.0
-    mined = Mined([], [], [])
-    assert miner._pair(map_, {"image_id": "a", "finding": "Mass"}, geometry, mined) == 1
+    mined = Mined()
+    assert miner.boxer.pair(map_[None], {"image_id": "a", "finding": "Mass"}, geometry, mined) == 1
     box = mined.boxes[0]
     assert box["x_min"] < 40 * 96 / 64 < box["x_max"]  # cell 5 is centred at pixel 40 of 64, 60 of the film's 96
     assert box["y_min"] < (24 - 16) * 48 / 32 < box["y_max"]

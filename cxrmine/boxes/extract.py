@@ -28,6 +28,7 @@ class Cut(NamedTuple):
     scores: npt.NDArray[np.float32]  # n, the map's mean inside the box
     thresholds: npt.NDArray[np.float32]  # n, where it was cut
     regions: list[bytes]  # n, COCO RLE in the frame of the map
+    peaks: npt.NDArray[np.int64]  # n×2, x and y of each region's highest pixel
 
 
 class Candidate(NamedTuple):
@@ -108,10 +109,11 @@ def extract(
     once = list({c.box: c for c in reversed(candidates)}.values())[::-1]
     kept = _ranked(final, once, top)
     return Cut(
-        boxes=np.array([c.box for c, _ in kept], dtype=np.float32).reshape(-1, 4),
-        scores=np.array([score for _, score in kept], dtype=np.float32),
-        thresholds=np.array([c.threshold for c, _ in kept], dtype=np.float32),
-        regions=[encode_crop(_region(final, c), *c.box[:2], final.shape) for c, _ in kept] if regions else [],
+        boxes=np.array([c.box for c, *_ in kept], dtype=np.float32).reshape(-1, 4),
+        scores=np.array([score for _, score, _ in kept], dtype=np.float32),
+        thresholds=np.array([c.threshold for c, *_ in kept], dtype=np.float32),
+        regions=[encode_crop(_region(final, c), *c.box[:2], final.shape) for c, *_ in kept] if regions else [],
+        peaks=np.array([place for *_, place in kept], dtype=np.int64).reshape(-1, 2),
     )
 
 
@@ -146,6 +148,29 @@ def to_input(
         strip = slice(top, top + STRIP)
         final[strip] = wide[upper[strip]] + part[strip, None] * step[upper[strip]]
     return final
+
+
+def nearest_cells(
+    pixels: npt.ArrayLike,
+    size: int,
+    cells: int,
+    stride: float | None = None,
+    align: Align = "centres",
+    offset: float = 0.0,
+) -> npt.NDArray[np.int64]:
+    """The cell whose centre is nearest to each pixel of one side, as `to_input` lays them; of two the first."""
+    if align == "resize":
+        stride = size / cells
+        offset = (stride - 1) / 2
+    place = (np.asarray(pixels) - offset) / (stride or size / cells)
+    return np.clip(np.ceil(place - 0.5), 0, cells - 1).astype(np.int64)
+
+
+def on_film(raw: Map, rows: slice, columns: slice, stride: float, offset: float) -> Map:
+    """Maps …×h×w without the cells that look at padding: a peak there must not set the scale of the others."""
+    down, across = (np.arange(n) * stride + offset for n in raw.shape[-2:])
+    seen = np.outer((down >= rows.start) & (down < rows.stop), (across >= columns.start) & (across < columns.stop))
+    return np.where(seen, raw, np.float32(0))
 
 
 def component_boxes(above: npt.NDArray[np.bool_]) -> list[tuple[tuple[int, int, int, int], tuple[int, int]]]:
@@ -194,24 +219,34 @@ def _region(final: Map, candidate: Candidate) -> npt.NDArray[np.bool_]:
     return above == 2
 
 
-def _ranked(final: Map, candidates: list[Candidate], top: int) -> list[tuple[Candidate, float]]:
-    def order(scored: tuple[Candidate, float]) -> tuple[float, ...]:
-        (left, up, right, down), score = scored[0].box, scored[1]
-        inside = final[up:down, left:right]
-        highest = float(inside.max(where=_region(final, scored[0]), initial=0))
-        return (-highest, -score, -(right - left) * (down - up), up, left)
+def _highest(final: Map, candidate: Candidate) -> tuple[float, tuple[int, int]]:
+    """The highest value of a region, and the first pixel (x, y) that has it."""
+    left, top, right, bottom = candidate.box
+    inside = final[top:bottom, left:right] * _region(final, candidate)
+    y, x = divmod(int(np.argmax(inside)), right - left)
+    return float(inside[y, x]), (left + x, top + y)
 
-    scored = [(c, float(final[c.box[1] : c.box[3], c.box[0] : c.box[2]].mean())) for c in candidates]
-    scored.sort(key=order)
-    if not 0 < top < len(scored):
-        return scored
+
+def _ranked(final: Map, candidates: list[Candidate], top: int) -> list[tuple[Candidate, float, tuple[int, int]]]:
+    """Candidates with their scores and the places of their highest pixels, best first."""
+    scored = []
+    for c in candidates:
+        left, up, right, down = c.box
+        score = float(final[up:down, left:right].mean())
+        highest, place = _highest(final, c)
+        order = (-highest, -score, -(right - left) * (down - up), up, left)
+        scored.append((order, (c, score, place)))
+    scored.sort(key=lambda both: both[0])
+    ranked = [one for _, one in scored]
+    if not 0 < top < len(ranked):
+        return ranked
     seen: dict[int, int] = {}
     turns = []
-    for c, _ in scored:
+    for c, *_ in ranked:
         turns.append(seen.get(c.group, 0))
         seen[c.group] = turns[-1] + 1
     taken = sorted(np.argsort(turns, kind="stable")[:top])
-    return [scored[i] for i in taken]
+    return [ranked[i] for i in taken]
 
 
 @lru_cache(maxsize=16)

@@ -12,12 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrmine.boxes.door import read_table
 from cxrmine.errors import CxrError
 from cxrmine.files import atomic
 
 Mask = npt.NDArray[np.bool_]
-COLUMNS = ("image_id", "finding", "kept")
 SIZE = b"cells"  # the metadata key of h and w
 
 
@@ -43,11 +41,7 @@ def pack(pairs: Sequence[tuple[str, str]], masks: Sequence[Mask], shape: tuple[i
 
 
 def write_masks(path: Path, masks: Masks) -> None:
-    height, width = masks.shape
-    schema = pa.schema(
-        [("image_id", pa.string()), ("finding", pa.string()), ("kept", pa.binary(masks.kept.shape[1]))],
-        metadata={SIZE: f"{height} {width}"},
-    )
+    schema = _schema(*masks.shape)
     names, findings = ([pair[i] for pair in masks.pairs] for i in (0, 1))
     columns = [names, findings, [row.tobytes() for row in masks.kept]]
     arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
@@ -56,11 +50,23 @@ def write_masks(path: Path, masks: Masks) -> None:
 
 
 def read_masks(path: Path) -> Masks:
-    table = read_table(path)
+    refusal = CxrError(f"{path} does not hold erasure masks.", "Remove it: it is made again where it is needed.")
+    try:
+        table = pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError):
+        raise refusal from None
     size = (table.schema.metadata or {}).get(SIZE, b"").split()
-    if table.column_names != list(COLUMNS) or len(size) != 2:
-        raise CxrError(f"{path} does not hold erasure masks.", "Remove it: it is made again where it is needed.")
-    height, width = int(size[0]), int(size[1])
-    rows = [np.frombuffer(row, np.uint8) for row in table["kept"].to_pylist()]
-    kept = np.array(rows, np.uint8).reshape(len(rows), -(-height * width // 8))
-    return Masks(list(zip(*(table[name].to_pylist() for name in COLUMNS[:2]), strict=True)), kept, (height, width))
+    if len(size) != 2 or not all(number.isdigit() for number in size):
+        raise refusal
+    schema = _schema(int(size[0]), int(size[1]))
+    if not table.schema.equals(schema):
+        raise refusal
+    names, findings, rows = (table[name].to_pylist() for name in schema.names)
+    kept = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), schema.field("kept").type.byte_width)
+    return Masks(list(zip(names, findings, strict=True)), kept, (int(size[0]), int(size[1])))
+
+
+def _schema(height: int, width: int) -> pa.Schema:
+    kept = pa.binary(-(-height * width // 8))
+    fields = [("image_id", pa.string()), ("finding", pa.string()), ("kept", kept)]
+    return pa.schema(fields, metadata={SIZE: f"{height} {width}"})

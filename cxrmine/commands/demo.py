@@ -25,4 +25,5 @@ def demo(
     for line in stage.lines(result):
         console.say(line)
     console.table(*stage.table(result))
+    console.table(*stage.rounds_table(result))
     console.say(stage.what_next(result))

@@ -32,7 +32,10 @@ def mine(
     workers: Workers = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace boxes that are there.")] = False,
 ) -> None:
-    """Mine ranked boxes with a trained run."""
+    """Mine ranked boxes with a trained run.
+
+    Several processes: torchrun --nproc-per-node 2 -m -- cxrmine mine --out boxes.parquet
+    """
     changes = [*(overrides or ())]
     changes += [f"mine.top={top}"] if top is not None else []
     changes += [f"mine.rounds={rounds}"] if rounds is not None else []
@@ -42,7 +45,9 @@ def mine(
     config = stage.Mine(
         folder, where, out, split, findings, tuple(changes), maps, part, device, batch_size, workers, overwrite
     )
-    console.say(stage.summary(config, stage.run(config)))
+    result = stage.run(config)
+    if os.environ.get("RANK", "0") == "0":
+        console.say(stage.summary(config, result))
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:

@@ -38,12 +38,17 @@ def infer(
     rank, processes = (world.process_index, world.num_processes) if spread else (0, 1)
     for batch in batches(index, data, inference_groups(len(index), batch_size, rank, processes), workers):
         if len(batch.rows):
-            with torch.inference_mode(), world.autocast():
-                logits, maps = objective.infer(_filled(batch.images, batch_size).to(world.device))
-            n = len(batch.rows)
-            yield batch, logits[:n].float().cpu().numpy(), maps[:n].float().cpu().numpy()
+            logits, maps = forward(objective, batch.images, batch_size, world)
+            yield batch, logits.float().cpu().numpy(), maps.float().cpu().numpy()
         else:
             yield batch, np.empty((0, 0), np.float32), np.empty((0, 0, 0, 0, 0), np.float32)
+
+
+def forward(objective: Maps, images: Tensor, batch_size: int, world: Accelerator) -> tuple[Tensor, Tensor]:
+    """At most a batch of films → logits and maps, on the device."""
+    with torch.inference_mode(), world.autocast():
+        logits, maps = objective.infer(_filled(images, batch_size).to(world.device))
+    return logits[: len(images)], maps[: len(images)]
 
 
 def _filled(images: Tensor, batch_size: int) -> Tensor:

@@ -20,7 +20,8 @@ rounds: H_t from the weights of round t. With msa = "none" and no rounds this is
 
 Departures, where the paper is silent or where it says otherwise:
 - A bias, which starts at the log odds of the finding's prevalence; batch norm and ReLU after each new convolution.
-- `up` interpolates between the places that cells really look at: for a ResNet new cell j is old cell j/2.
+- `up` interpolates between the places that cells really look at: for a ResNet new cell j is old cell j/2. A
+  deconvolution begins as that interpolation.
 - Masks are normalised maps cut at 0.5 where normalised means ReLU, then division by the maximum (boxes/erase.py).
 - Findings that a film does not have keep masks of ones, unless am.erase_absent says otherwise.
 - Equation 4 is read as printed: one norm over the matrix of films × channels. am.kp_norm = "image" takes it by film.
@@ -153,13 +154,18 @@ class Aggregation(nn.Module):
         self.up: nn.Module | None = None
         if am.msa == "deconv":
             up = nn.ConvTranspose2d(deep, deep, 3, stride=2, padding=1, output_padding=1, bias=False)
+            nn.init.zeros_(up.weight)
+            with torch.no_grad():  # begins as bilinear interpolation of each channel
+                tent = torch.tensor([0.5, 1.0, 0.5])
+                up.weight[range(deep), range(deep)] = torch.outer(tent, tent)
             self.up = nn.Sequential(up, nn.BatchNorm2d(deep), nn.ReLU())
         finer_offset, deep_offset = backbone.cell_offsets()
         self.shift = (finer_offset - deep_offset) / backbone.stride  # of a deep cell
 
     def forward(self, finer: Tensor, deep: Tensor) -> Tensor:
         reduced = self.reduce_deep(deep)
-        raised = self.up(reduced) if self.up else self.interpolate(reduced, finer.shape[-2:])
+        height, width = finer.shape[-2:]  # where that is odd, a deconvolution makes one more
+        raised = self.up(reduced)[..., :height, :width] if self.up else self.interpolate(reduced, (height, width))
         return torch.cat([raised, self.reduce_finer(finer)], dim=1)
 
     def interpolate(self, cells: Tensor, size: Sequence[int]) -> Tensor:
@@ -202,15 +208,11 @@ def reduction(wide: int, narrow: int) -> nn.Sequential:
 
 def pool_erased(features: Tensor, kept: Tensor, network: Network) -> Tensor:
     """Equation 1 and g: features N×D×h×w and masks N×C×h×w (1: kept) → what each finding's branch sees, N×C×D."""
-    cells = features.flatten(2).transpose(1, 2)  # N×hw×D
-    kept = kept.flatten(2).to(cells.dtype)  # N×C×hw
-    count = cells.shape[1]
-    if network.pool == "gap":
-        return kept @ cells / count
-    r = network.lse_r
-    highest = cells.amax(dim=1, keepdim=True).clamp(min=0).detach()  # N×1×D; an erased cell is a zero
-    zeros = (count - kept.sum(2, keepdim=True)) * torch.exp(-r * highest)
-    return highest + torch.log((kept @ torch.exp(r * (cells - highest)) + zeros) / count) / r
+    kept = kept.to(features.dtype)
+    if network.pool == "gap":  # one product for all findings, without N×C×D×h×w in between
+        cells = features.flatten(2)
+        return kept.flatten(2) @ cells.mT / cells.shape[2]
+    return torch.stack([pool(features * mask[:, None], network) for mask in kept.unbind(1)], dim=1)
 
 
 def preservation(now: Sequence[Tensor], before: Sequence[Tensor], norm: str) -> Tensor:

@@ -10,15 +10,18 @@ import pyarrow.parquet as pq
 
 from cxrmine.errors import CxrError
 from cxrmine.files import sha256
+from cxrmine.runs import RunFolder, starts
 
 
 def not_of_run(patients: Path | None, methods: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """The first prediction whose metadata say that it was made with other weights than those of the run."""
-    weights = patients and patients.with_name("model.safetensors")
-    if not weights or not weights.is_file():
+    """The first prediction whose metadata say that it was made with other weights than those of the run, or than those
+    that it began with: whom these have seen, its patients tell as well."""
+    run = patients and RunFolder(patients.parent)
+    if not run or not run.weights.is_file():
         return ""
-    ours = sha256(weights)
-    return next((name for name, meta in methods if meta.get("weights_sha256", ours) != ours), "")
+    ours = {sha256(run.weights), *starts(run)}
+    made_with = ((name, meta.get("weights_sha256")) for name, meta in methods)
+    return next((name for name, weights in made_with if weights and weights not in ours), "")
 
 
 def not_known(name: str) -> Iterator[str]:
@@ -30,20 +33,36 @@ def leakage(path: Path | None, judged: pa.Table) -> dict[str, int]:
     """How many of the judged patients the run has trained or validated on; empty where no run was named."""
     if path is None:
         return {}
-    if not path.is_file():
-        raise CxrError(f"There is no run in {path.parent}: it has no {path.name}.", "Name a run's folder with --run.")
-    try:
-        table = pq.ParquetFile(path).read()
-        names = map(_plain, table["patient_id"].cast(pa.string()).to_pylist())
-        split = dict(zip(names, table["split"].to_pylist(), strict=True))
-    except (pa.ArrowException, OSError, KeyError):
-        raise CxrError(f"{path} is not a run's table of patients.", "Name the folder of a run with --run.") from None
+    split = _split_of(path)
     known = judged["patient_id"].cast(pa.string())
     ours = set(map(_plain, pc.unique(known.drop_null()).to_pylist()))
     trained = sum(split.get(patient) == "train" for patient in ours)
     seen = sum(patient in split for patient in ours)
     nameless = judged["image_id"].cast(pa.string()).filter(known.is_null())
     return {"patients": seen, "trained": trained, "of": len(ours), "images_without_patient": len(pc.unique(nameless))}
+
+
+def seen_images(path: Path, patients: pa.ChunkedArray) -> dict[str, int]:
+    """Of images of these patients, how many are of patients that the run was trained on, and validated on."""
+    split = _split_of(path)
+    images = pc.value_counts(patients.combine_chunks()).to_pylist()
+    count = {"train": 0, "val": 0}
+    for image in images:
+        where = split.get(_plain(image["values"]))
+        count = {name: n + image["counts"] * (name == where) for name, n in count.items()}
+    return count
+
+
+def _split_of(path: Path) -> dict[str, str]:
+    """Of each patient that the run knows: train or val."""
+    if not path.is_file():
+        raise CxrError(f"There is no run in {path.parent}: it has no {path.name}.", "Name a run's folder with --run.")
+    try:
+        table = pq.ParquetFile(path).read()
+        names = map(_plain, table["patient_id"].cast(pa.string()).to_pylist())
+        return dict(zip(names, table["split"].to_pylist(), strict=True))
+    except (pa.ArrowException, OSError, KeyError):
+        raise CxrError(f"{path} is not a run's table of patients.", "Name the folder of a run with --run.") from None
 
 
 def _plain(patient: str) -> str:

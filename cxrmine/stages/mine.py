@@ -1,8 +1,8 @@
 """A run and a dataset → ranked boxes. A shard that is whole is not mined again, a broken one leaves nothing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,9 +15,11 @@ from cxrmine.config import Recipe
 from cxrmine.data.index import Index
 from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError, UsageError, did_you_mean
-from cxrmine.files import check_writable
+from cxrmine.files import check_writable, sha256
+from cxrmine.learn.team import Team
 from cxrmine.recipe_files import load_overrides, to_dict
 from cxrmine.runs import Run, open_run
+from cxrmine.scoring.leakage import seen_images
 
 WHICH = ("labelled", "predicted", "all")
 
@@ -38,6 +40,13 @@ class Mine:
     overwrite: bool = False
 
 
+class Round(NamedTuple):
+    """What one of several rounds did."""
+
+    erased: float  # share of a map's cells, mean over the pairs
+    peaks: int  # boxes whose highest pixel lies in a cell that this round was the first to erase
+
+
 @dataclass(frozen=True)
 class MineResult:
     out: Path
@@ -47,31 +56,40 @@ class MineResult:
     boxes: int = 0
     without_box: int = 0
     unreadable: int = 0
+    rounds: tuple[Round, ...] = ()  # where there is more than one
+    not_there: tuple[str, ...] = ()  # findings that no image of the whole split has; with findings = labelled
 
 
 def run(config: Mine) -> MineResult:
+    team = Team(config.device)
+    with team.together():
+        return _run(config, team)
+
+
+def _run(config: Mine, team: Team) -> MineResult:
     shard, shards = config.shard
     out = shard_path(config.out, shard, shards) if shards > 1 else config.out
-    _check_places(config, out)
+    if team.main:
+        _check_places(config, out)
     opened = open_run(config.run)
-    recipe = load_overrides(opened.recipe, config.overrides, only=("mine", "data.max_unreadable"))
-    _refuse_other_rounds(config, opened.recipe, recipe)
+    recipe = _recipe(config, opened.recipe)
     index = _images_to_mine(config, recipe)
-    if recipe.mine.way not in WAYS:
-        raise UsageError(
-            f"mine.way = {recipe.mine.way} is not known.{did_you_mean(recipe.mine.way, list(WAYS))}",
-            f"The ways are {', '.join(WAYS)}.",
-        )
-    meta = provenance(config.split, config.shard, recipe, opened, index) | {"findings": config.findings}
     chosen = index.select(config.split)
-    index = shard_of(chosen, shard, shards)
-    if _is_done(out, meta, config):
-        return MineResult(out, already_done=True, images=len(index))
-    for path in (out, *_maps_of(config)):
+    meta = provenance(config.split, config.shard, recipe, opened, index) | {
+        "findings": config.findings,
+        "seen": seen_images(opened.folder.patients, chosen.table["patient_id"]),
+    }
+    if rounds := _rounds_sha256(opened, recipe):
+        meta["rounds_sha256"] = rounds
+    part = shard_of(chosen, shard, shards)
+    if any(team.exchange(team.main and _is_done(out, meta, config))):
+        return MineResult(out, already_done=True, images=len(part))
+    for path in (out, *_maps_of(config)) if team.main else ():
         check_writable(path)
     from cxrmine.stages.miner import Miner  # torch comes in here, once the input is known to be good
 
-    return Miner(config, recipe, opened, index, len(chosen)).run(out, meta)
+    result = Miner(config, recipe, opened, part, len(chosen), team).run(out, meta)
+    return replace(result, not_there=_not_there(config, recipe, chosen))
 
 
 def summary(config: Mine, result: MineResult) -> str:
@@ -81,13 +99,20 @@ def summary(config: Mine, result: MineResult) -> str:
         f"{result.boxes} boxes of {result.pairs} pairs in {result.images} images → {result.out}"
         f" ({result.without_box} pairs without a box, {result.unreadable} images unreadable)"
     )
-    if result.pairs or not result.images:  # of more shards than images some are empty
-        return said
-    why = {
-        "labelled": "no image has a label of the run's findings; --findings predicted takes what the network sees",
-        "predicted": "no probability is above the run's threshold; --findings all takes every pair",
-    }.get(config.findings, "no image could be read")
-    return f"{said}\nThe table has no boxes: {why}."
+    if not result.pairs and result.images:  # of more shards than images some are empty
+        why = {
+            "labelled": "no image has a label of the run's findings; --findings predicted takes what the network sees",
+            "predicted": "no probability is above the run's threshold; --findings all takes every pair",
+        }.get(config.findings, "no image could be read")
+        return f"{said}\nThe table has no boxes: {why}."
+    lines = [said]
+    for t, (erased, peaks) in enumerate(result.rounds, start=1):
+        lines.append(f"Round {t} erased {erased:.1%} of a map and holds the peak of {peaks} boxes.")
+    if result.rounds and (outside := result.boxes - sum(peaks for _, peaks in result.rounds)):
+        lines.append(f"No round erased the peak of the other {outside} boxes.")
+    if result.not_there:
+        lines.append(f"No image of the split has {', '.join(result.not_there)}.")
+    return "\n".join(lines)
 
 
 def _check_places(config: Mine, out: Path) -> None:
@@ -111,14 +136,53 @@ def _maps_of(config: Mine) -> tuple[Path, ...]:
     return array, index_path(array)
 
 
-def _refuse_other_rounds(config: Mine, trained: Recipe, recipe: Recipe) -> None:
-    """A run that has rounds replays as many as it has, or fewer; one that has none erases with fixed weights."""
-    rounds, there = recipe.mine.rounds, trained.trained_rounds
-    if there and rounds > there and not recipe.mine.fixed_weights:
+def _recipe(config: Mine, trained: Recipe) -> Recipe:
+    """The run's recipe as it is to mine: a run that has rounds replays as many, or fewer."""
+    changeable = ("mine", "data.max_unreadable")
+    try:
+        recipe = load_overrides(trained, config.overrides, changeable)
+    except CxrError:
+        fixed = load_overrides(trained, (*config.overrides, "mine.fixed_weights=true"), changeable)
         raise CxrError(
-            f"The run in {config.run} has {there} rounds, and {rounds} are asked for.",
-            f"Say --rounds {there} or fewer, or train more: cxrmine train --set mine.rounds={rounds}.",
+            f"The run in {config.run} was trained without rounds, and {fixed.mine.rounds} are asked for.",
+            "Say --set mine.fixed_weights=true to erase with its final weights, or train the recipe am.",
+        ) from None
+    there = trained.trained_rounds
+    if there and recipe.mine.rounds > there and not recipe.mine.fixed_weights:
+        raise CxrError(
+            f"The run in {config.run} has {there} rounds, and {recipe.mine.rounds} are asked for.",
+            f"Say --rounds {there} or fewer, or train more: cxrmine train --set mine.rounds={recipe.mine.rounds}.",
         )
+    if recipe.mine.way not in WAYS:
+        raise UsageError(
+            f"mine.way = {recipe.mine.way} is not known.{did_you_mean(recipe.mine.way, list(WAYS))}",
+            f"The ways are {', '.join(WAYS)}.",
+        )
+    return recipe
+
+
+def replayed_rounds(recipe: Recipe, trained: Recipe) -> int:
+    """From round 1 on, how many of a run's rounds are used with their weights; 0: the final weights are."""
+    return recipe.mine.rounds if trained.trained_rounds and not recipe.mine.fixed_weights else 0
+
+
+def _rounds_sha256(opened: Run, recipe: Recipe) -> list[str]:
+    """Of the weights of each round that is replayed, which must be there."""
+    folder, rounds = opened.folder, range(1, replayed_rounds(recipe, opened.recipe) + 1)
+    files = [folder.round_weights(t) for t in rounds] + [folder.round_thresholds(t) for t in rounds[-1:]]
+    if missing := [path for path in files if not path.is_file()]:
+        raise CxrError(
+            f"{missing[0]} is missing.",
+            "Copy it from where the run was trained, erase with --set mine.fixed_weights=true, or train again.",
+        )
+    return [sha256(folder.round_weights(t)) for t in rounds]
+
+
+def _not_there(config: Mine, recipe: Recipe, chosen: Index) -> tuple[str, ...]:
+    if config.findings != "labelled":
+        return ()
+    present = (chosen.labels(recipe.data.findings) == 1).any(axis=0)
+    return tuple(finding for finding, there in zip(recipe.data.findings, present, strict=True) if not there)
 
 
 def _images_to_mine(config: Mine, recipe: Recipe) -> Index:

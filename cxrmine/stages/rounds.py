@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from cxrmine.boxes.erase import next_mask, normalise
+from cxrmine.boxes.extract import on_film
 from cxrmine.boxes.masks import Masks, pack, read_masks, write_masks
 from cxrmine.config import Recipe
 from cxrmine.data.index import Index
@@ -83,8 +84,11 @@ class Rounds:
         for batch, _, maps in infer(
             network, films, self.recipe.data, MASKING_BATCH, self.workers, self.world, spread=True
         ):
-            shape = maps.shape[-2:] if len(batch.rows) else shape
-            for row, c, map_ in self._pairs(films, batch.rows, maps[:, 0]):
+            if not len(batch.rows):  # not one of its films could be read
+                continue
+            shape = maps.shape[-2:]
+            seen = [on_film(maps[i, 0], *at.film(), self.stride, self.offset) for i, at in enumerate(batch.geometries)]
+            for row, c, map_ in self._pairs(films, batch.rows, np.stack(seen)):
                 pair = (films.table["image_id"][row].as_py(), self.index.findings[c])
                 mask = before.unpack([row_of[pair]])[0] if before and pair in row_of else np.ones(map_.shape, bool)
                 pairs.append(pair)
@@ -94,10 +98,12 @@ class Rounds:
             pairs = [pair for share in shares for pair in share[0]]
             masks = [mask for share in shares for mask in share[1]]
             shape = max(share[2] for share in shares)
+        if shape == (0, 0):
+            raise CxrError("Not one of the images to be mined can be read.", "See all with cxrmine check.")
         return pack(pairs, masks, shape)
 
     def _pairs(self, films: Index, rows: np.ndarray, maps: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-        present = films.labels()[rows] == 1 if len(rows) else np.empty((0, 0), bool)
+        present = films.labels()[rows] == 1
         for i, row in enumerate(rows):
             for c in range(maps.shape[1]) if self.am.erase_absent else np.flatnonzero(present[i]):
                 yield int(row), int(c), maps[i, c]
@@ -106,25 +112,26 @@ class Rounds:
         """Of each step of an epoch from `first` on: the rows that are erased, and the others.
 
         An epoch has as many steps as one of the phases before; the erased films come in an order of their own, round
-        and round. It all follows from (seed, epoch, step) alone.
+        and round, and are none of the others of that epoch. It all follows from (seed, epoch, step) alone.
         """
         size = min(self.recipe.train.batch_size, len(self.taught))
-        erased = size if self.am.kp == "none" else max(1, round(self.am.erase_share * size))
-        others = size - erased
-        seed = self.recipe.train.seed
-        order = np.random.default_rng((seed, epoch)).permutation(self.taught)
-        steps, count = len(self.taught) // size, len(self.mined)
+        share = size if self.am.kp == "none" else max(1, round(self.am.erase_share * size))
+        steps, others = len(self.taught) // size, size - share
+        erased = self._erased(epoch * steps * share, steps * share).reshape(steps, share)
+        order = np.random.default_rng((self.recipe.train.seed, epoch)).permutation(self.taught)
+        order = order[~np.isin(order, erased)]  # enough: at most steps × share of steps × size are gone
         for step in range(first, steps):
-            place = (epoch * steps + step) * erased + np.arange(erased)
-            chosen = np.concatenate(
-                [self._turn(seed, turn)[place[place // count == turn] % count] for turn in np.unique(place // count)]
-            )
-            following = order[step * others : (step + 1) * others]
-            yield chosen, following[~np.isin(following, chosen)]
+            yield erased[step], order[step * others : (step + 1) * others]
 
-    def _turn(self, seed: int, turn: int) -> np.ndarray:
+    def _erased(self, first: int, count: int) -> np.ndarray:
+        """Films number `first` to `first + count` of the endless row in which the mined ones are erased."""
+        place = np.arange(first, first + count)
+        turns = place // len(self.mined)
+        return np.concatenate([self._turn(turn)[place[turns == turn] % len(self.mined)] for turn in np.unique(turns)])
+
+    def _turn(self, turn: int) -> np.ndarray:
         """The mined films in the order in which they are erased for the so manieth time."""
-        return np.random.default_rng((seed, int(turn), TURN)).permutation(self.mined)
+        return np.random.default_rng((self.recipe.train.seed, int(turn), TURN)).permutation(self.mined)
 
     def guide(self, rows: np.ndarray, erased: np.ndarray) -> Guide:
         """What of the maps of these films is erased; `erased`: the rows that may be."""

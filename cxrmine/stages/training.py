@@ -106,7 +106,7 @@ class Training:
         rank, processes = self.world.process_index, self.world.num_processes
         if step.round and self.rounds:
             films = list(self.rounds.groups(epoch, first))
-            groups = [np.concatenate([part[rank::processes] for part in both]) for both in films]
+            groups = [np.concatenate(both)[rank::processes] for both in films]
         else:
             train = self.recipe.train
             places = training_groups(len(self.taught), train.batch_size, train.seed, epoch, first, rank, processes)
@@ -186,14 +186,15 @@ def begin_with(objective: torch.nn.Module, start: Run, recipe: Recipe) -> None:
             "train.start needs a run with the same data.findings.",
         )
     weights, own = load_file(start.folder.weights), objective.state_dict()
-    other = sorted(name for name, tensor in weights.items() if name in own and own[name].shape != tensor.shape)
-    shared = {name: tensor for name, tensor in weights.items() if name in own}
-    if other or not shared:
+    shared = weights.keys() & own.keys()
+    other = [name for name in shared if weights[name].shape != own[name].shape]
+    other += [name for name in weights.keys() ^ own.keys() if name.startswith("backbone.")]
+    if other:
         raise CxrError(
-            f"The run in {start.folder.path} has another network ({other[0] if other else 'no part'} differs).",
-            "train.start needs a run with the same section network.",
+            f"The run in {start.folder.path} has another network ({min(other)} differs).",
+            "train.start needs a run with the same backbone.",
         )
-    objective.load_state_dict(shared, strict=False)
+    objective.load_state_dict({name: weights[name] for name in shared}, strict=False)
 
 
 def prevalence(labels: Tensor) -> Tensor:

@@ -174,6 +174,8 @@ class Recipe(Section):
             )
         if set(kinds) == {"base"} and self.train.start:
             raise ValueError('train.phases: after train.start nothing is left to train but phases of kind = "base"')
+        if self.method == "am" and self.train.include and "round" not in kinds:
+            raise ValueError('train.include is for the rounds of method = "am": train.phases has no kind = "round"')
         if "round" in kinds[:-1]:
             raise ValueError('train.phases: a phase of kind = "round" is the last one')
         return self

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.numpy import load_file, save_file
 
 from cxrmine.boxes.erase import peak_component
@@ -22,12 +23,15 @@ from cxrmine.boxes.shards import read_boxes
 from cxrmine.boxes.table import images_path, read_meta
 from cxrmine.data.layouts import open_dataset
 from cxrmine.files import sha256
+from cxrmine.learn.parallel import accelerator
 from cxrmine.learn.team import Team
-from cxrmine.runs import RunFolder
+from cxrmine.methods.registry import load
+from cxrmine.runs import RunFolder, open_run
 from cxrmine.scoring.leakage import seen_images
-from cxrmine.stages import train
+from cxrmine.stages import rounds, train
 from cxrmine.stages.boxer import by_round
 from cxrmine.stages.mine import Mine, MineResult, Round, run, summary
+from cxrmine.stages.training import taught_rows
 from tests.conftest import TINY
 from tests.test_cli import cxrmine, refused
 
@@ -57,7 +61,7 @@ def mine(dataset: Path, folder: Path, out: Path, *overrides: str, **more: object
 
 def torchrun(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *map(str, words)]
-    env = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # as many as this process has
+    env = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=ROOT, env=env)
 
 
@@ -85,23 +89,27 @@ def test_two_processes_write_the_bytes_of_one(dataset: Path, am: Path, tmp_path:
     assert "Round 3 erased" in done.stdout
 
 
+def find_masks(dataset: Path, folder: Path) -> Accelerator:
+    """Those of round 1, in batches small enough that each of two processes has several."""
+    world, opened = accelerator("cpu"), open_run(folder)
+    index = open_dataset(dataset).select("train")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rounds, "MASKING_BATCH", 8)
+        taught = taught_rows(opened.recipe, index)
+        rounds.Rounds(opened.recipe, index, taught, opened.folder, world, 1).begin(2, load(opened))
+    return world
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
 from cxrmine.boxes.table import BoxWriter
-from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError
-from cxrmine.learn.parallel import accelerator
-from cxrmine.methods.registry import load
-from cxrmine.runs import open_run
 from cxrmine.stages import boxer, mine
-from cxrmine.stages.rounds import Rounds
-from cxrmine.stages.training import taught_rows
+from tests.test_mine_rounds import find_masks
 
 dataset, broken, folder, out = map(Path, sys.argv[1:])
-world, opened = accelerator("cpu"), open_run(folder)
-index = open_dataset(dataset).select("train")
-Rounds(opened.recipe, index, taught_rows(opened.recipe, index), opened.folder, world, 1).begin(2, load(opened))
+world = find_masks(dataset, folder)
 
 def run(name, data=dataset, **more):
     config = mine.Mine(folder, data, out / name, "test", device="cpu", workers=1, batch_size=3, **more)
@@ -146,7 +154,11 @@ d.parquet: CxrError It is full.
 def test_two_processes_find_the_same_masks_and_go_on_and_end_together(
     dataset: Path, am: Path, changed: Path, tmp_path: Path
 ) -> None:
-    RunFolder(changed).masks(1).unlink()
+    masks = RunFolder(changed).masks(1)
+    masks.unlink()
+    find_masks(dataset, changed)
+    alone = masks.read_bytes()
+    masks.unlink()
     script, out, broken = tmp_path / "script.py", tmp_path / "out", tmp_path / "broken"
     script.write_text(SCRIPT)
     out.mkdir()
@@ -155,16 +167,16 @@ def test_two_processes_find_the_same_masks_and_go_on_and_end_together(
     (broken / "images" / test[4]).write_bytes(b"")  # in the second batch, which the second process takes
     done = torchrun(script, dataset, broken, changed, out)
     assert done.returncode == 0, done.stderr
-    assert RunFolder(changed).masks(1).read_bytes() == RunFolder(am).masks(1).read_bytes()
+    assert masks.read_bytes() == alone
     told = [(out / f"{process}.txt").read_text().replace(str(out), "OUT") for process in (0, 1)]
     both = BOTH.replace("FILMS", str(len(test))).replace("FILM", test[4])
     assert told == [both + MAIN, both + OTHER]
     assert done.stderr.count(f"unreadable: {test[4]}: ") == 1  # logged once
 
     config = Mine(am, dataset, tmp_path / "b.parquet", "test", shard=(2, 3), device="cpu", workers=1, batch_size=3)
-    alone = run(config).out
-    assert [p.name for p in sorted(out.glob("*.parquet"))] == [images_path(alone).name, alone.name]
-    assert (out / alone.name).read_bytes() == alone.read_bytes()
+    one = run(config).out
+    assert [p.name for p in sorted(out.glob("*.parquet"))] == [images_path(one).name, one.name]
+    assert (out / one.name).read_bytes() == one.read_bytes()
 
 
 def test_one_process_tells_nobody() -> None:
@@ -239,8 +251,8 @@ def test_each_round_is_seen_with_its_own_weights_and_cut_at_its_own_probability(
     for t, cut in ((1, 0), (2, 1), (3, 1)):
         cuts = dict.fromkeys(open_dataset(dataset).findings, cut)
         RunFolder(changed).round_thresholds(t).write_text(json.dumps(cuts))
-    rounds = mine(dataset, changed, tmp_path / "b.parquet", split="test", maps=tmp_path / "maps").rounds
-    assert [erased > 0 for erased, _ in rounds] == [True, False, True]
+    told = mine(dataset, changed, tmp_path / "b.parquet", split="test", maps=tmp_path / "maps").rounds
+    assert [erased > 0 for erased, _ in told] == [True, False, True]
     index, (maps,) = read_maps(tmp_path / "maps")
     shown = {t: maps[index["round"].to_numpy() == t].max() for t in (1, 2, 3)}
     assert shown == {1: 255, 2: 0, 3: 255}

@@ -88,6 +88,7 @@ def test_pooling_by_hand() -> None:
 
 
 def test_the_mean_of_a_cam_is_the_logit_without_the_bias() -> None:
+    torch.manual_seed(0)
     model = Cam(load_recipe("demo", ["network.pool=gap"]), torch.full((3,), 0.5)).eval()
     torch.nn.init.normal_(model.head.bias)
     films = torch.randint(0, 255, (2, 1, 64, 64), dtype=torch.uint8)

@@ -11,7 +11,10 @@ from safetensors.torch import load_file
 
 from cxrmine.errors import CxrError
 from cxrmine.methods.registry import build
+from cxrmine.recipe_files import load_recipe
+from cxrmine.stages.train import to_train_on
 from cxrmine.stages.training import Training
+from tests.test_groups import HAS, films
 from tests.test_rounds import train
 
 
@@ -70,3 +73,14 @@ def test_what_cannot_be_started_from_is_named(
     with pytest.raises(CxrError, match=message):
         train(dataset, tmp_path / "am", f"train.start={trained}", override)
     assert not (tmp_path / "am").exists(), "nothing is claimed"
+
+
+def test_films_that_validate_are_not_trained_on_though_they_have_boxes(tmp_path: Path) -> None:
+    index = films(*[("train", HAS)] * 4, ("val+", HAS), ("test+", HAS))
+    recipe = load_recipe("demo-am", ['train.include=["boxed"]'])
+    assert set(to_train_on(index, recipe).table["split"].to_pylist()) == {"train", "test"}
+
+
+def test_include_without_rounds_is_refused() -> None:
+    with pytest.raises(CxrError, match=r"train\.include is for the rounds"):
+        load_recipe("demo-am", ['train.include=["boxed"]', "train.phases.3.kind=plain", "mine.rounds=1"])

@@ -21,7 +21,7 @@ rounds: H_t from the weights of round t. With msa = "none" and no rounds this is
 Departures, where the paper is silent or where it says otherwise:
 - A bias, which starts at the log odds of the finding's prevalence; batch norm and ReLU after each new convolution.
 - `up` interpolates between the places that cells really look at: for a ResNet new cell j is old cell j/2. A
-  deconvolution begins as that interpolation.
+  deconvolution begins as that interpolation of a ResNet's cells.
 - Masks are normalised maps cut at 0.5 where normalised means ReLU, then division by the maximum (boxes/erase.py).
 - Findings that a film does not have keep masks of ones, unless am.erase_absent says otherwise.
 - Equation 4 is read as printed: one norm over the matrix of films × channels. am.kp_norm = "image" takes it by film.
@@ -47,13 +47,13 @@ from cxrmine.methods.cam import classification_loss
 class Layers(NamedTuple):
     """What equation 5 calls K, of N films."""
 
-    third: Tensor  # N×D₃×h×w
-    fourth: Tensor
+    finer: Tensor  # N×D×h×w, the 3rd stage of a network with stride 32
+    last: Tensor
     aggregated: Tensor | None  # without MSA there is none
     logits: Tensor  # N×C, nothing erased
 
     def averages(self) -> list[Tensor]:
-        maps = [gap(layer) for layer in (self.third, self.fourth, self.aggregated) if layer is not None]
+        maps = [gap(layer) for layer in (self.finer, self.last, self.aggregated) if layer is not None]
         return [*maps, self.logits]
 
 
@@ -111,11 +111,11 @@ class AttentionMiner(nn.Module):
 
     def layers(self, images: Tensor) -> tuple[Layers, Tensor]:
         """Every layer that knowledge preservation looks at, and X, which the logits are pooled from."""
-        third, fourth = self.backbone.scales(images)
-        aggregated = None if self.plain else self.msa(third, fourth)
-        features = fourth if aggregated is None else aggregated
+        finer, last = self.backbone.scales(images)
+        aggregated = None if self.plain else self.msa(finer, last)
+        features = last if aggregated is None else aggregated
         logits = self.top()(pool(features, self.recipe.network))
-        return Layers(third, fourth, aggregated, logits), features
+        return Layers(finer, last, aggregated, logits), features
 
     def averages_of_both(self, images: Tensor, now: Layers, which: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         network_a = self.before[0].eval()

@@ -151,7 +151,7 @@ def _recipe(config: Mine, trained: Recipe) -> Recipe:
     if there and recipe.mine.rounds > there and not recipe.mine.fixed_weights:
         raise CxrError(
             f"The run in {config.run} has {there} rounds, and {recipe.mine.rounds} are asked for.",
-            f"Say --rounds {there} or fewer, or train more: cxrmine train --set mine.rounds={recipe.mine.rounds}.",
+            f"Say --rounds {there} or fewer, or train anew elsewhere with --set mine.rounds={recipe.mine.rounds}.",
         )
     if recipe.mine.way not in WAYS:
         raise UsageError(

@@ -42,14 +42,13 @@ class Miner:
         self.objective = objective.to(self.world.device).to(memory_format=torch.channels_last)
         self.cells = Cells(objective.map_stride, objective.cell_offset())
         chosen = read_thresholds(opened.folder.round_thresholds(replayed), recipe) if replayed else opened.thresholds
-        rounds = recipe.mine.rounds
         self.boxer = Boxer(
             recipe,
             index,
             which=config.findings,
             cut_at=np.array([chosen[finding] for finding in recipe.data.findings]),
             cells=self.cells,
-            source=f"{recipe.method}/{rounds}" if replayed or rounds > 1 else recipe.method,
+            source=_source(recipe, replayed, opened.recipe.trained_rounds),
             keep=config.maps is not None,
         )
 
@@ -132,3 +131,10 @@ class Miner:
                     yield [job.result() for job in waiting.popleft()]
             for jobs_of_batch in waiting:
                 yield [job.result() for job in jobs_of_batch]
+
+
+def _source(recipe: Recipe, replayed: int, trained: int) -> str:
+    """cam, cam/3, am/3; am-fixed/3 where a run has rounds of its own and they were not used."""
+    if not replayed and recipe.mine.rounds == 1:
+        return recipe.method
+    return f"{recipe.method}{'-fixed' if trained and not replayed else ''}/{recipe.mine.rounds}"

@@ -62,7 +62,9 @@ class Rounds:
         self.masks = None
         if t > 1:
             path = self.folder.masks(t - 1)
-            if not path.is_file():
+            there = path.is_file()
+            self.world.wait_for_everyone()  # all look before one writes
+            if not there:
                 found = self._find(t - 1, objective)
                 if self.world.is_main_process:
                     write_masks(path, found)

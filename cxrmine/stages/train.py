@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrmine import console
@@ -56,7 +57,7 @@ def run(config: Train) -> TrainResult:
     dataset = open_dataset(config.data)
     index = dataset.restrict(recipe.data.findings) if recipe.data.findings else dataset
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"findings": index.findings})})
-    train = index.select(",".join(("train", *recipe.train.include)))
+    train = to_train_on(index, recipe)
     validation = index.select("val")
     _refuse_many_missing(train, recipe)
     _refuse_many_missing(validation, recipe)
@@ -85,6 +86,15 @@ def run(config: Train) -> TrainResult:
         training.run()
         world.wait_for_everyone()
         return _result(folder, len(train), already_done=False)
+
+
+def to_train_on(index: Index, recipe: Recipe) -> Index:
+    """The images of train and of train.include, without those that validate."""
+    chosen = index.select(",".join(("train", *recipe.train.include)))
+    validates = pc.equal(chosen.table["split"], "val").to_numpy()
+    if validates.any():
+        console.log(f"{validates.sum()} images of {', '.join(recipe.train.include)} validate, and are not trained on.")
+    return chosen.filter(~validates)
 
 
 def _refuse_another(folder: RunFolder, recipe: Recipe, fingerprint: str) -> None:

@@ -81,10 +81,10 @@ class Training:
     def begin(self, step: Step) -> tuple[str, ...]:
         """Before a phase: a round needs the masks of the round before, and the network that it must not forget."""
         first = self.folder.round_weights(0)
-        if step.round and not first.is_file():
-            if self.world.is_main_process:
+        if step.round:
+            if self.world.is_main_process and not first.is_file():
                 save_weights(first, self.objective)
-            self.world.wait_for_everyone()
+            self.world.wait_for_everyone()  # whether the file was there or not: others may look later than we write
         unused = self.objective.begin(step, first if step.round else None)
         if self.rounds and step.round:
             self.rounds.begin(step.round, self.objective)
@@ -101,6 +101,7 @@ class Training:
             cuts = {f: youden_threshold(labels[:, c], probabilities[:, c]) for c, f in enumerate(findings)}
             write_json(thresholds, cuts)
             save_weights(weights, self.objective)
+        self.world.wait_for_everyone()  # all read them for the next round's masks
 
     def batches(self, step: Step, epoch: int, first: int) -> Iterator[tuple[Batch, Tensor, Guide | None]]:
         rank, processes = self.world.process_index, self.world.num_processes

@@ -282,7 +282,7 @@ def test_the_source_says_which_rounds_were_replayed(dataset: Path, am: Path, tra
         said[name] = (*sources(out), meta.get("rounds_sha256"))
     fixed = said.pop("fixed")
     assert said == {"three": ("am/3", weights), "one": ("am/1", weights[:1]), "cam": ("cam", None)}
-    assert fixed == ("am/3", None)
+    assert fixed == ("am-fixed/3", None)
 
 
 def test_a_run_of_am_without_rounds_is_just_am(dataset: Path, tmp_path: Path) -> None:

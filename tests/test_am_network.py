@@ -86,8 +86,8 @@ def test_the_papers_network_at_64_pixels() -> None:
     model = AttentionMiner(load_recipe("am", ["network.weights=none", "data.size=64"]), torch.full((2,), 0.5)).eval()
     with torch.no_grad():
         layers, features = model.layers(films(1))
-    assert layers.third.shape == (1, 1024, 4, 4)
-    assert layers.fourth.shape == (1, 2048, 2, 2)
+    assert layers.finer.shape == (1, 1024, 4, 4)
+    assert layers.last.shape == (1, 2048, 2, 2)
     assert features is layers.aggregated
     assert features.shape == (1, 512 + 256, 4, 4)
     assert (model.map_stride, model.cell_offset()) == (16, 0)
@@ -132,7 +132,7 @@ def test_every_phase_has_the_maps_of_its_own_head() -> None:
     model.begin(model.recipe.schedule[0])
     layers, features = model.layers(films(1))
     assert layers.aggregated is None
-    assert features is layers.fourth
+    assert features is layers.last
     assert model.top() is model.head
     torch.testing.assert_close(layers.logits, model.head(pool(features, model.recipe.network)))
 

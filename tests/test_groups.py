@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from cxrmine.boxes.masks import pack, write_masks
+from cxrmine.boxes.masks import gather, write_masks
 from cxrmine.data.index import BOX_SCHEMA, Index
 from cxrmine.errors import CxrError
 from cxrmine.learn.parallel import accelerator
@@ -142,7 +142,9 @@ def test_what_is_laid_over_a_batch_by_hand(tmp_path: Path) -> None:
     mask, other = np.ones((3, 3), bool), np.ones((3, 3), bool)
     mask[0, 2], other[1:, 1] = False, False
     pairs = [("03.png", "Nodule"), ("01.png", "Mass"), ("10.png", "Mass")]
-    write_masks(RunFolder(tmp_path).masks(1), pack(pairs, [mask, other, other], (3, 3)))
+    write_masks(
+        RunFolder(tmp_path).masks(1), gather(pairs, [np.packbits(kept) for kept in (mask, other, other)], (3, 3))
+    )
     of = rounds(folder=tmp_path)
     of.begin(2, NETWORK)
     guide = of.guide(np.array([10, 4, 3, 1]), np.array([1, 3, 4]))

@@ -7,10 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cxrmine.boxes.masks import pack, read_masks, write_masks
+from cxrmine.boxes.masks import Masks, gather, read_masks, write_masks
 from cxrmine.errors import CxrError
 
 PAIRS = [("b.png", "Mass"), ("a.png", "Nodule"), ("a.png", "Mass")]
+
+
+def packed(pairs: list[tuple[str, str]], masks: list[np.ndarray], shape: tuple[int, int]) -> Masks:
+    return gather(pairs, [np.packbits(mask) for mask in masks], shape)
 
 
 def found(shape: tuple[int, int]) -> list[np.ndarray]:
@@ -21,7 +25,7 @@ def found(shape: tuple[int, int]) -> list[np.ndarray]:
 def test_a_bit_a_cell_by_hand() -> None:
     """3×3: the cells in row order, eight a byte, the first the highest bit; the ninth opens a second byte."""
     mask = np.array([[1, 1, 0], [0, 1, 1], [1, 1, 1]], bool)
-    masks = pack([("a.png", "Mass")], [mask], (3, 3))
+    masks = packed([("a.png", "Mass")], [mask], (3, 3))
     assert masks.kept.tolist() == [[0b11001111, 0b10000000]]
     assert np.array_equal(masks.unpack([0]), mask[None])
 
@@ -29,7 +33,7 @@ def test_a_bit_a_cell_by_hand() -> None:
 @pytest.mark.parametrize("shape", [(4, 4), (5, 5), (1, 7), (3, 8), (1, 1)])
 def test_read_is_what_was_written(tmp_path: Path, shape: tuple[int, int]) -> None:
     path, kept = tmp_path / "rounds" / "1.masks.parquet", found(shape)
-    write_masks(path, pack(PAIRS, kept, shape))
+    write_masks(path, packed(PAIRS, kept, shape))
     masks = read_masks(path)
     assert masks.shape == shape
     assert masks.pairs == sorted(PAIRS)
@@ -40,13 +44,13 @@ def test_read_is_what_was_written(tmp_path: Path, shape: tuple[int, int]) -> Non
 
 def test_the_order_in_which_masks_were_found_changes_nothing(tmp_path: Path) -> None:
     kept = found((5, 5))
-    write_masks(tmp_path / "one.parquet", pack(PAIRS, kept, (5, 5)))
-    write_masks(tmp_path / "other.parquet", pack(PAIRS[::-1], kept[::-1], (5, 5)))
+    write_masks(tmp_path / "one.parquet", packed(PAIRS, kept, (5, 5)))
+    write_masks(tmp_path / "other.parquet", packed(PAIRS[::-1], kept[::-1], (5, 5)))
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "other.parquet").read_bytes()
 
 
 def test_no_pairs_are_a_table_too(tmp_path: Path) -> None:
-    write_masks(tmp_path / "m.parquet", pack([], [], (5, 5)))
+    write_masks(tmp_path / "m.parquet", packed([], [], (5, 5)))
     masks = read_masks(tmp_path / "m.parquet")
     assert masks.pairs == []
     assert masks.unpack([]).shape == (0, 5, 5)
@@ -78,7 +82,7 @@ def test_a_table_of_something_else_is_refused(tmp_path: Path, table: pa.Table) -
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "1.masks.parquet"
-    write_masks(path, pack(PAIRS, found((5, 5)), (5, 5)))
+    write_masks(path, packed(PAIRS, found((5, 5)), (5, 5)))
     whole = path.read_bytes()
     for content in (whole[:100], b"", b"junk"):
         path.write_bytes(content)

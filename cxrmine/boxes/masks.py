@@ -33,11 +33,11 @@ class Masks(NamedTuple):
         return bits.reshape(-1, height, width).astype(bool)
 
 
-def pack(pairs: Sequence[tuple[str, str]], masks: Sequence[Mask], shape: tuple[int, int]) -> Masks:
-    """Sorted by pair, so that whoever found which mask, the table is the same."""
+def gather(pairs: Sequence[tuple[str, str]], packed: Sequence[npt.NDArray[np.uint8]], shape: tuple[int, int]) -> Masks:
+    """Masks of `shape`, each packed by np.packbits. Sorted by pair: whoever found which, the table is the same."""
     order = sorted(range(len(pairs)), key=lambda i: pairs[i])
-    kept = np.array([masks[i] for i in order], bool).reshape(len(pairs), shape[0] * shape[1])
-    return Masks([pairs[i] for i in order], np.packbits(kept, axis=1), shape)
+    kept = np.array([packed[i] for i in order], np.uint8).reshape(len(pairs), -(-shape[0] * shape[1] // 8))
+    return Masks([pairs[i] for i in order], kept, shape)
 
 
 def write_masks(path: Path, masks: Masks) -> None:

@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 
 from cxrmine.boxes.erase import next_mask, normalise
 from cxrmine.boxes.extract import on_film
-from cxrmine.boxes.masks import Masks, pack, read_masks, write_masks
+from cxrmine.boxes.masks import Masks, gather, read_masks, write_masks
 from cxrmine.config import Recipe
 from cxrmine.data.index import Index
 from cxrmine.errors import CxrError
@@ -94,7 +94,7 @@ class Rounds:
                 pair = (films.table["image_id"][row].as_py(), self.index.findings[c])
                 mask = before.unpack([row_of[pair]])[0] if before and pair in row_of else np.ones(map_.shape, bool)
                 pairs.append(pair)
-                masks.append(next_mask(normalise(map_ * mask), mask))
+                masks.append(np.packbits(next_mask(normalise(map_ * mask), mask)))
         if self.world.num_processes > 1:
             shares = gather_object([(pairs, masks, shape)])
             pairs = [pair for share in shares for pair in share[0]]
@@ -102,7 +102,7 @@ class Rounds:
             shape = max(share[2] for share in shares)
         if shape == (0, 0):
             raise CxrError("Not one of the images to be mined can be read.", "See all with cxrmine check.")
-        return pack(pairs, masks, shape)
+        return gather(pairs, masks, shape)
 
     def _pairs(self, films: Index, rows: np.ndarray, maps: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
         present = films.labels()[rows] == 1

@@ -12,6 +12,7 @@ from cxrmine.commands.demo import demo
 from cxrmine.commands.mine import mine
 from cxrmine.commands.phantom import phantom
 from cxrmine.commands.predict import predict
+from cxrmine.commands.refine import refine
 from cxrmine.commands.score import score
 from cxrmine.commands.train import train
 
@@ -40,5 +41,5 @@ def main(
         raise typer.Exit
 
 
-for command in (demo, phantom, check, train, predict, mine, score):
+for command in (demo, phantom, check, train, predict, mine, refine, score):
     app.command()(guard.guarded(command))

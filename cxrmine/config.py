@@ -78,6 +78,7 @@ class Train(Section):
     include: tuple[Literal["boxed"], ...] = Field(
         (), description="Splits trained on beside train, by their labels; am: in its rounds only."
     )
+    share: float = Field(1.0, gt=0, le=1, description="Share of the training patients that are trained on.")
     batch_size: int = Field(64, ge=2, description="Images a step, over all processes.")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="Which optimizer.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
@@ -110,18 +111,69 @@ class AttentionMining(Section):
     )
 
 
+class HierarchicalAttention(Section):
+    foreground: Literal["none", "channel", "position", "both"] = Field(
+        "both", description="The foreground block; none: without it and its convolutions, the backbone alone."
+    )
+    channels: int = Field(512, ge=1, description="Channels of the features that heads and maps are made of.")
+    reduction: int = Field(8, ge=1, description="How much narrower the block's channel weights are in their middle.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Share of these channels that a step leaves out.")
+    bias: bool = Field(False, description="Whether the heads have a bias, which starts at the log odds.")
+    positive: bool = Field(True, description="Learn whether there is any finding, and its map.")
+    bound: bool = Field(True, description="Findings' maps shall lie inside the positive map.")
+    union: bool = Field(True, description="The positive map shall lie inside the union of the findings' maps.")
+    positive_weight: float = Field(0.01, ge=0, description="λ1, the weight of learning whether there is any finding.")
+    bound_weight: float = Field(0.001, ge=0, description="λ2, the weight of the bound loss.")
+    union_weight: float = Field(0.001, ge=0, description="λ3, the weight of the union loss.")
+    box_loss: Literal["amse", "mse"] = Field("amse", description="How maps are compared with boxes.")
+    box_weight: float = Field(0.5, ge=0, description="z, the weight of that loss.")
+    average: Literal["image", "finding"] = Field(
+        "image", description="Bound and box losses: over an image's findings, or (code) over a finding's images, first."
+    )
+    normalise: Literal["minmax", "max"] = Field("minmax", description="How a map comes to 0 to 1.")
+    alpha: float = Field(100.0, gt=0, description="α, the sharpness of the soft mask.")
+    beta: float = Field(0.4, gt=0, lt=1, description="β, where the soft mask of a normalised map is a half.")
+    soft_mask: Literal["normalised", "raw"] = Field(
+        "normalised", description="Whereof the soft mask in bound and union is made; raw: of maps as they are (code)."
+    )
+    raw_beta: float = Field(0.75, gt=0, description="β of raw maps.")
+    soft_first: bool = Field(True, description="Box losses: soft mask, then input size; false: the other way (code).")
+    detach_heads: bool = Field(False, description="Maps do not teach the heads' weights (code).")
+
+    @model_validator(mode="after")
+    def _bound_needs_a_positive_map(self) -> Self:
+        if (self.bound or self.union) and not self.positive:
+            raise ValueError("ham.bound and ham.union compare with the positive map: they need ham.positive = true")
+        return self
+
+
+class Boxes(Section):
+    source: str = Field(
+        description="Boxes to learn from: dataset, or a file (mined, exported and corrected, or truth)."
+    )
+    annotated: float = Field(1.0, gt=0, le=1, description="Share of the patients whose boxes are used.")
+    listed: str = Field("", description="A file of image names: these films join training, with their boxes only.")
+    ranks: tuple[int, ...] = Field((1,), description="Ranks that are used; empty: all.")
+    min_score: float = Field(0.0, ge=0, le=1, description="Boxes with a lower score are not used.")
+    masks: Literal["boxes", "regions"] = Field(
+        "boxes", description="What of them is learned; regions: where a box has none, the box."
+    )
+
+
 class Mine(Section):
     rounds: int = Field(1, ge=1, le=20, description="Rounds of erasure, T; 1: the plain map.")
     fixed_weights: bool = Field(False, description="Erase with the final weights in every round: any run can.")
     top: int = Field(3, ge=1, description="Most boxes a pair.")
     way: str = Field("components", description="How boxes are cut from a map: see docs/methods.md.")
     cuts: tuple[float, ...] = Field((), description="Intensities to cut at, 0 to 1; empty: the way's own.")
+    cuts_of: dict[str, tuple[float, ...]] = Field({}, description="Other cuts for some findings, by name.")
     align: Literal["centres", "resize"] = Field("centres", description="Where a map's cells lie on the film.")
 
     @model_validator(mode="after")
     def _cuts_are_intensities(self) -> Self:
-        if any(not 0 < cut < 1 for cut in self.cuts):
-            raise ValueError("mine.cuts must lie between 0 and 1")
+        for key, cuts in {"cuts": self.cuts, **{f"cuts_of.{name}": own for name, own in self.cuts_of.items()}}.items():
+            if any(not 0 < cut < 1 for cut in cuts):
+                raise ValueError(f"mine.{key} must lie between 0 and 1")
         return self
 
 
@@ -134,12 +186,14 @@ class Step(NamedTuple):
 
 class Recipe(Section):
     name: str = Field(description="Short name; recorded in every box table.")
-    method: Literal["cam", "am"] = Field(description="The file of methods/ that learns.")
+    method: Literal["cam", "am", "ham"] = Field(description="The file of methods/ that learns.")
     data: Data = Data()
     network: Network = Network()
     augment: Augment = Augment()
     train: Train
     am: AttentionMining | None = None
+    ham: HierarchicalAttention | None = None
+    boxes: Boxes | None = None
     mine: Mine = Mine()
 
     @property
@@ -163,11 +217,16 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _method_has_its_section(self) -> Self:
+        for name, section, of in (("am", self.am, "am"), ("ham", self.ham, "ham"), ("boxes", self.boxes, "ham")):
+            if section is not None and self.method != of:
+                raise ValueError(f'the section {name} is for method = "{of}", and this is "{self.method}"')
+            if section is None and self.method == name:
+                raise ValueError(f'method = "{name}" needs the section {name}')
+        return self
+
+    @model_validator(mode="after")
+    def _phases_fit_the_method(self) -> Self:
         kinds = [phase.kind for phase in self.train.phases]
-        if self.method == "am" and self.am is None:
-            raise ValueError('method = "am" needs the section am')
-        if self.method != "am" and self.am is not None:
-            raise ValueError(f'the section am is for method = "am", and this is "{self.method}"')
         if self.method != "am" and set(kinds) != {"plain"}:
             raise ValueError(
                 f'train.phases: kind = "base" and "round" are for method = "am", and this is "{self.method}"'
@@ -178,6 +237,13 @@ class Recipe(Section):
             raise ValueError('train.include is for the rounds of method = "am": train.phases has no kind = "round"')
         if "round" in kinds[:-1]:
             raise ValueError('train.phases: a phase of kind = "round" is the last one')
+        return self
+
+    @model_validator(mode="after")
+    def _cuts_are_of_findings(self) -> Self:
+        unknown = set(self.mine.cuts_of) - set(self.data.findings)
+        if self.data.findings and unknown:
+            raise ValueError(f"mine.cuts_of names {', '.join(sorted(unknown))}, which data.findings does not")
         return self
 
     @model_validator(mode="after")

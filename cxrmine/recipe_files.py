@@ -2,15 +2,18 @@
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from cxrmine.config import Recipe
+from cxrmine.config import Recipe, Section
 from cxrmine.errors import CxrError, did_you_mean
+
+PATHS = (("train", "start"), ("boxes", "source"), ("boxes", "listed"))  # keys that name a file or a folder
+NO_PATHS = ("", "dataset")
 
 
 def builtin_recipes() -> list[str]:
@@ -30,9 +33,10 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         )
     values = parse_toml(text, name_or_path)
     values.pop("provenance", None)  # a run's own recipe.toml is a recipe, too
-    train = values.get("train")
-    if isinstance(train, dict) and isinstance(train.get("start"), str) and train["start"]:
-        train["start"] = str(Path(name_or_path).parent / train["start"])  # a path in a file is seen from that file
+    for section, key in PATHS:
+        node = values.get(section)
+        if isinstance(node, dict) and isinstance(node.get(key), str) and node[key] not in NO_PATHS:
+            node[key] = str(Path(name_or_path).parent / node[key])  # a path in a file is seen from that file
     for override in overrides:
         _apply(values, override)
     return validate_recipe(values, name_or_path)
@@ -136,6 +140,8 @@ def to_toml(recipe: Recipe, preface: str = "") -> str:
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k, ensure_ascii=False)} = {_toml(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(_toml(v) for v in value) + "]"
     return json.dumps(value, ensure_ascii=False)
@@ -158,6 +164,15 @@ def differences(one: Recipe, other: Recipe) -> list[str]:
     return [
         f"{k}: {a.get(k, '(none)')} → {b.get(k, '(none)')}" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)
     ]
+
+
+def moved_paths(recipe: Recipe, to: Callable[[str], str]) -> Recipe:
+    """A recipe whose keys that name files name them otherwise."""
+    for section, key in PATHS:
+        node: Section | None = getattr(recipe, section)
+        if node is not None and getattr(node, key) not in NO_PATHS:
+            recipe = recipe.model_copy(update={section: node.model_copy(update={key: to(getattr(node, key))})})
+    return recipe
 
 
 def load_overrides(recipe: Recipe, overrides: Sequence[str], only: Sequence[str]) -> Recipe:

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cxrmine import __version__
 from cxrmine.config import Recipe
@@ -75,8 +76,10 @@ class Run:
     thresholds: dict[str, float]
 
 
-def write_recipe(folder: RunFolder, recipe: Recipe, dataset: str) -> None:
+def write_recipe(folder: RunFolder, recipe: Recipe, dataset: str, boxes: str = "") -> None:
+    """`dataset`: its fingerprint; `boxes`: sha256 of the files of boxes that are learned from."""
     record = f'\n[provenance]\ndataset = "{dataset}"\nversion = "{__version__}"\n'
+    record += f'boxes = "{boxes}"\n' if boxes else ""
     if start := folder.start(recipe):
         record += f"starts = {json.dumps([sha256(start.weights), *starts(start)])}\n"
     write_text(folder.recipe, to_toml(recipe) + record)
@@ -84,10 +87,19 @@ def write_recipe(folder: RunFolder, recipe: Recipe, dataset: str) -> None:
 
 def starts(folder: RunFolder) -> list[str]:
     """sha256 of the weights that this run began with, and that those began with, and so on."""
+    return [str(weights) for weights in _provenance(folder).get("starts", [])]
+
+
+def boxes_sha256(folder: RunFolder) -> str:
+    """Of the files of boxes that this run learned from; empty where there were none."""
+    return str(_provenance(folder).get("boxes", ""))
+
+
+def _provenance(folder: RunFolder) -> dict[str, Any]:
     if not folder.recipe.is_file():
-        return []
-    before = parse_toml(read_text(folder.recipe), str(folder.recipe)).get("provenance", {}).get("starts", [])
-    return [str(weights) for weights in before]
+        return {}
+    found = parse_toml(read_text(folder.recipe), str(folder.recipe)).get("provenance", {})
+    return found if isinstance(found, dict) else {}
 
 
 def read_recipe(folder: RunFolder) -> tuple[Recipe, str]:

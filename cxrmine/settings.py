@@ -12,7 +12,9 @@ KEYS = {
     "data": "the dataset's folder",
     "run": "the run's folder",
     "recipe": "a recipe's name or file",
-    "boxes": "the boxes that score reads when none are named",
+    "boxes": "the boxes that score and refine read when none are named",
+    "refine_run": "the folder that refine works in",
+    "refine_recipe": "the recipe of refine's networks",
     "truth": "the truth that score compares with; by default the dataset's own boxes",
 }
 ENVIRONMENT = {"data": "CXRMINE_DATA", "run": "CXRMINE_RUN", "truth": "CXRMINE_DATA"}

@@ -13,7 +13,18 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from cxrmine.cli import app
-from cxrmine.config import AttentionMining, Augment, Data, Mine, Network, Phase, Recipe, Train
+from cxrmine.config import (
+    AttentionMining,
+    Augment,
+    Boxes,
+    Data,
+    HierarchicalAttention,
+    Mine,
+    Network,
+    Phase,
+    Recipe,
+    Train,
+)
 from cxrmine.recipe_files import builtin_recipes
 from cxrmine.scoring.figures import MEAN
 from cxrmine.scoring.statistics import mean_interval
@@ -22,7 +33,7 @@ HERE = Path(__file__).parent
 AM_TABLES = HERE / "measured" / "am-phantom.json"
 BEGIN, END = (f"<!-- am tables: {word} -->\n" for word in ("begin", "end"))
 MINUS = " − "  # in the names of rows that are differences
-COMMANDS = ("demo", "phantom", "check", "train", "predict", "mine", "score")
+COMMANDS = ("demo", "phantom", "check", "train", "predict", "mine", "refine", "score")
 SECTIONS: dict[str, type[BaseModel]] = {
     "data": Data,
     "network": Network,
@@ -30,6 +41,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "train": Train,
     "train.phases": Phase,
     "am": AttentionMining,
+    "ham": HierarchicalAttention,
+    "boxes": Boxes,
     "mine": Mine,
 }
 

@@ -164,6 +164,11 @@ def boxes_of(boxes: pa.Table, image_ids: pa.ChunkedArray) -> pa.Table:
     return boxes.filter(pc.is_in(boxes["image_id"], value_set=image_ids.combine_chunks())).combine_chunks()
 
 
+def in_share(salt: str, patient_id: str, share: float) -> bool:
+    """Whether a patient is among `share` of all: the same answer on every machine; a larger share has the smaller."""
+    return share >= 1 or _share(salt, patient_id) < share
+
+
 def is_validation(patient_id: str) -> bool:
     """Whether a training patient is held out for validation: the same answer on every machine, for ever."""
     return _share("validation", patient_id) < VALIDATION_SHARE

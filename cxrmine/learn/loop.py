@@ -19,23 +19,14 @@ from torch import Tensor, nn
 from cxrmine.config import Phase, Recipe, Step
 from cxrmine.console import Progress
 from cxrmine.errors import CxrError, Stopped
-from cxrmine.learn.augment import apply, draw, move_cells
+from cxrmine.learn.augment import apply, draw
 from cxrmine.learn.checkpoint import load_state, save_state
+from cxrmine.learn.guides import Guide
 from cxrmine.learn.loader import Batch, steps_an_epoch
 from cxrmine.learn.parallel import any_process
 from cxrmine.runs import Metrics, RunFolder
 
 LOG_EVERY = 50  # steps
-
-
-@dataclass(frozen=True)
-class Guide:
-    """What a method lays beside the films of a step, in the cells of its maps. It moves with the films."""
-
-    cells: Tensor  # N×C×h×w
-    where: Tensor  # N, true of the films that it concerns
-    stride: float
-    offset: float
 
 
 class Course(Protocol):
@@ -136,7 +127,7 @@ class Loop:
         matrices, contrasts = draw(self.recipe.augment, train.seed, at.epochs_done, batch.rows)
         device = self.world.device
         images = apply(batch.images.to(device), matrices.to(device), contrasts.to(device))
-        laid = (_moved(guide, matrices, self.recipe.data.size).to(device), guide.where.to(device)) if guide else ()
+        laid = [part.to(device) for part in guide.moved(matrices, self.recipe.data.size)] if guide else []
         with self.world.autocast():
             parts: dict[str, Tensor] = self.model(images, labels.to(device), *laid)
         loss = parts["loss"]
@@ -177,10 +168,6 @@ class Loop:
         if self.world.is_main_process:
             state = {"model": self.objective.state_dict(), "optimizer": self.optimizer.state_dict()}
             save_state(self.folder, {**state, "position": asdict(self.at), "metrics_length": self.metrics.length})
-
-
-def _moved(guide: Guide, matrices: Tensor, size: int) -> Tensor:
-    return move_cells(guide.cells, matrices, size, guide.stride, guide.offset)
 
 
 def make_optimizer(parameters: list[nn.Parameter], recipe: Recipe, phase: Phase) -> torch.optim.Optimizer:

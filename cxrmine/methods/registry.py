@@ -9,10 +9,11 @@ from cxrmine.config import Recipe
 from cxrmine.learn.checkpoint import load_weights
 from cxrmine.methods.attention_mining import AttentionMiner, Replay
 from cxrmine.methods.cam import Cam
+from cxrmine.methods.hierarchical_attention import HierarchicalMiner
 from cxrmine.runs import Run
 
-Objective = Cam | AttentionMiner
-METHODS: dict[str, type[Objective]] = {"cam": Cam, "am": AttentionMiner}
+Objective = Cam | AttentionMiner | HierarchicalMiner
+METHODS: dict[str, type[Objective]] = {"cam": Cam, "am": AttentionMiner, "ham": HierarchicalMiner}
 
 
 def build(recipe: Recipe, prevalence: Tensor) -> Objective:

@@ -61,19 +61,16 @@ class Boxer:
     def pair(self, raw: np.ndarray, pair: dict[str, Any], geometry: Geometry, mined: Mined) -> int:
         """Its boxes, whose number is returned, from T×h×w or 1×h×w."""
         mine, size = self.recipe.mine, self.recipe.data.size
-        rows, columns = geometry.film()
-        seen = on_film(raw, rows, columns, self.cells.stride, self.cells.offset)
+        seen = on_film(raw, *geometry.film(), self.cells.stride, self.cells.offset)
         maps, masks = erase(np.broadcast_to(seen, (mine.rounds, *seen.shape[1:])))
         final = aggregate(maps, masks)
         if self.keep:
             mined.maps.extend(_kept(maps, final, pair, geometry))
-        lie = (self.cells.stride, mine.align, self.cells.offset)
-        at_input = to_input(final, (size, size), *lie)
-        visible = np.zeros_like(at_input)
-        visible[rows, columns] = at_input[rows, columns]
-        cut = extract(visible, mine.way, mine.top, mine.cuts or None)
+        visible = at_input(final, geometry, self.recipe, self.cells)
+        cut = extract(visible, mine.way, mine.top, cuts_of(self.recipe, pair["finding"]))
         if mine.rounds > 1:
             _, height, width = masks.shape
+            lie = (self.cells.stride, mine.align, self.cells.offset)
             across = nearest_cells(cut.peaks[:, 0], size, width, *lie)
             down = nearest_cells(cut.peaks[:, 1], size, height, *lie)
             mined.rounds.append(by_round(masks, down, across))
@@ -103,6 +100,19 @@ class Boxer:
             "all": np.ones(len(self.findings), bool),
         }[self.which]
         return sorted(np.flatnonzero(chosen), key=lambda c: self.findings[c])
+
+
+def at_input(final: np.ndarray, geometry: Geometry, recipe: Recipe, cells: Cells) -> np.ndarray:
+    """A final map h×w at the size of the input, 0 where that shows no film."""
+    raised = to_input(final, (geometry.size, geometry.size), cells.stride, recipe.mine.align, cells.offset)
+    visible = np.zeros_like(raised)
+    visible[geometry.film()] = raised[geometry.film()]
+    return visible
+
+
+def cuts_of(recipe: Recipe, finding: str) -> tuple[float, ...] | None:
+    """Where a finding's maps are cut; None: where the way does by itself."""
+    return recipe.mine.cuts_of.get(finding, recipe.mine.cuts) or None
 
 
 def by_round(masks: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

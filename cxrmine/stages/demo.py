@@ -20,7 +20,7 @@ from cxrmine.config import Recipe
 from cxrmine.data.images import read_image
 from cxrmine.errors import CxrError
 from cxrmine.files import write_json, write_text
-from cxrmine.recipe_files import load_recipe, to_toml
+from cxrmine.recipe_files import load_recipe, moved_paths, to_toml
 from cxrmine.report.notes import BRACKETS
 from cxrmine.report.overlay import Case, contact_sheet, save_png
 from cxrmine.report.scores import Table, cell
@@ -103,8 +103,7 @@ def _recipe(config: Demo) -> Recipe:
 
 
 def _as_seen_from(folder: Path, recipe: Recipe) -> Recipe:
-    start = str(Path(recipe.train.start).relative_to(folder))
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"start": start})})
+    return moved_paths(recipe, lambda path: str(Path(path).relative_to(folder)))
 
 
 def _refuse_another(config: Demo) -> None:

@@ -17,7 +17,7 @@ from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError, UsageError, did_you_mean
 from cxrmine.files import check_writable, sha256
 from cxrmine.learn.team import Team
-from cxrmine.recipe_files import load_overrides, to_dict
+from cxrmine.recipe_files import load_overrides, moved_paths, to_dict
 from cxrmine.runs import Run, open_run
 from cxrmine.scoring.leakage import seen_images
 
@@ -203,9 +203,8 @@ def _images_to_mine(config: Mine, recipe: Recipe) -> Index:
 
 def provenance(split: str, shard: tuple[int, int], recipe: Recipe, opened: Run, index: Index) -> dict[str, Any]:
     """What a table says about its making, for the metadata key `cxrmine`."""
-    told = to_dict(recipe)
-    told["network"]["weights"] = Path(recipe.network.weights).name  # of a file the name alone: no path in a table
-    told["train"]["start"] = Path(recipe.train.start).name
+    told = to_dict(moved_paths(recipe, lambda path: Path(path).name))  # of a file the name alone: no path in a table
+    told["network"]["weights"] = Path(recipe.network.weights).name
     return {
         "recipe": told,
         "weights_sha256": opened.weights_sha256,

@@ -16,8 +16,8 @@ from cxrmine.config import Recipe
 from cxrmine.data.index import Index
 from cxrmine.errors import CxrError
 from cxrmine.learn.checkpoint import load_weights
+from cxrmine.learn.guides import Erased
 from cxrmine.learn.inference import infer
-from cxrmine.learn.loop import Guide
 from cxrmine.runs import RunFolder
 
 TURN = 1  # tells these random orders from those of the epochs
@@ -135,7 +135,7 @@ class Rounds:
         """The mined films in the order in which they are erased for the so manieth time."""
         return np.random.default_rng((self.recipe.train.seed, int(turn), TURN)).permutation(self.mined)
 
-    def guide(self, rows: np.ndarray, erased: np.ndarray) -> Guide:
+    def guide(self, rows: np.ndarray, erased: np.ndarray) -> Erased:
         """What of the maps of these films is erased; `erased`: the rows that may be."""
         where = np.isin(rows, erased)
         shape = self.masks.shape if self.masks else (1, 1)  # in the first round one cell says for all: not erased
@@ -146,4 +146,4 @@ class Rounds:
                     row = self.row_of.get((self.image_ids[rows[i]], finding))
                     if row is not None:
                         cells[i, c] = ~self.masks.unpack([row])[0]
-        return Guide(torch.from_numpy(cells), torch.from_numpy(where), self.stride, self.offset)
+        return Erased(torch.from_numpy(cells), torch.from_numpy(where), self.stride, self.offset)

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from cxrmine import console
 from cxrmine.boxes.door import read_table
 from cxrmine.config import Recipe
 from cxrmine.cores import threads
-from cxrmine.data.index import Index
+from cxrmine.data.index import Index, in_share
 from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError
 from cxrmine.files import atomic, locked
-from cxrmine.recipe_files import differences, load_recipe
-from cxrmine.runs import RunFolder, open_run, read_recipe, write_recipe
+from cxrmine.recipe_files import differences, load_recipe, moved_paths, to_dict, validate_recipe
+from cxrmine.runs import RunFolder, boxes_sha256, open_run, read_recipe, write_recipe
+from cxrmine.stages.teaching import Teaching, teach, with_listed
 
 
 @dataclass(frozen=True)
@@ -49,28 +50,26 @@ class TrainResult:
 
 
 def run(config: Train) -> TrainResult:
-    recipe = load_recipe(config.recipe, config.overrides)
-    if recipe.train.start:  # as seen from the run, so that both can be moved, and the command typed elsewhere
-        open_run(Path(recipe.train.start))
-        start = os.path.relpath(recipe.train.start, config.run)
-        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"start": start})})
+    asked = load_recipe(config.recipe, config.overrides)
+    if asked.train.start:
+        open_run(Path(asked.train.start))
     dataset = open_dataset(config.data)
-    index = dataset.restrict(recipe.data.findings) if recipe.data.findings else dataset
-    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"findings": index.findings})})
-    train = to_train_on(index, recipe)
+    index = dataset.restrict(asked.data.findings) if asked.data.findings else dataset
+    train, teaching = training_films(index, asked)
+    recipe = _resolved(asked, index, config.run)
     validation = index.select("val")
     _refuse_many_missing(train, recipe)
     _refuse_many_missing(validation, recipe)
     folder = RunFolder(config.run)
     if folder.finished and not config.fresh:
-        _refuse_another(folder, recipe, dataset.fingerprint)
+        _refuse_another(folder, recipe, dataset.fingerprint, teaching)
         return _result(folder, len(train), already_done=True)
     # Only now torch, which takes seconds to import: a typo is answered at once.
     from cxrmine.learn import parallel
     from cxrmine.stages.training import Training
 
     world = parallel.accelerator(config.device)
-    training = Training(recipe, train, validation, folder, world, threads(config.workers))
+    training = Training(recipe, train, validation, folder, world, threads(config.workers), teaching)
     with locked(config.run) if world.is_main_process else contextlib.nullcontext("") as dead_owner:
         if world.is_main_process:
             if dead_owner:
@@ -78,18 +77,37 @@ def run(config: Train) -> TrainResult:
             if config.fresh:
                 _move_aside(folder)
             if folder.recipe.is_file():
-                _refuse_another(folder, recipe, dataset.fingerprint)
+                _refuse_another(folder, recipe, dataset.fingerprint, teaching)
             else:
                 _write_patients(folder, train, validation, folder.start(recipe))
-                write_recipe(folder, recipe, dataset.fingerprint)
+                write_recipe(folder, recipe, dataset.fingerprint, teaching.sha256 if teaching else "")
         world.wait_for_everyone()
         training.run()
         world.wait_for_everyone()
         return _result(folder, len(train), already_done=False)
 
 
+def _resolved(asked: Recipe, index: Index, run: Path) -> Recipe:
+    """With the findings of the dataset; paths as seen from the run, so that all can be moved together."""
+    recipe = moved_paths(asked, lambda path: os.path.relpath(path, run))
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"findings": index.findings})})
+    return validate_recipe(to_dict(recipe), asked.name)
+
+
+def training_films(index: Index, recipe: Recipe) -> tuple[Index, Teaching | None]:
+    """The films that a recipe trains on, and the boxes that it learns from."""
+    joined: tuple[str, ...] = ()
+    if recipe.boxes and recipe.boxes.listed:
+        index, said = with_listed(index, recipe.boxes)
+        joined = (said,)
+    train = to_train_on(index, recipe)
+    teaching = teach(recipe, index, train)
+    return train, replace(teaching, notes=(*joined, *teaching.notes)) if teaching else None
+
+
 def to_train_on(index: Index, recipe: Recipe) -> Index:
-    """The images of train and of train.include, without those that validate."""
+    """The images of train, of train.share's patients alone, and of train.include; without those that validate."""
+    index = index.filter(_in_share(index, recipe))
     chosen = index.select(",".join(("train", *recipe.train.include)))
     validates = pc.equal(chosen.table["split"], "val").to_numpy()
     if validates.any():
@@ -97,10 +115,21 @@ def to_train_on(index: Index, recipe: Recipe) -> Index:
     return chosen.filter(~validates)
 
 
-def _refuse_another(folder: RunFolder, recipe: Recipe, fingerprint: str) -> None:
-    """A folder goes on with the recipe and the dataset it began with."""
+def _in_share(index: Index, recipe: Recipe) -> np.ndarray:
+    """All but the films of training patients beyond train.share; who has boxed films in training is never beyond."""
+    patients = index.table["patient_id"]
+    trains = pc.equal(index.table["split"], "train").to_numpy()
+    boxed = set(patients.filter(pa.array(trains & index.table["boxed"].to_numpy())).to_pylist())
+    here = {p: p in boxed or in_share("trained", p, recipe.train.share) for p in set(patients.to_pylist())}
+    return np.array([here[p] for p in patients.to_pylist()], bool) | ~trains
+
+
+def _refuse_another(folder: RunFolder, recipe: Recipe, fingerprint: str, teaching: Teaching | None) -> None:
+    """A folder goes on with the recipe, the dataset and the boxes it began with."""
     before, dataset = read_recipe(folder)
     changed = differences(before, recipe)
+    if boxes_sha256(folder) != (teaching.sha256 if teaching else "") and not changed:
+        changed.append("the boxes that it learns from have changed")
     if dataset != fingerprint:
         changed.append(f"the dataset: {dataset[:12]} → {fingerprint[:12]}")
     if changed:

@@ -18,13 +18,15 @@ from cxrmine.data.index import Index
 from cxrmine.errors import CxrError
 from cxrmine.files import write_json
 from cxrmine.learn.checkpoint import save_weights
+from cxrmine.learn.guides import Drawn, Guide
 from cxrmine.learn.inference import predict
 from cxrmine.learn.loader import Batch, batches, steps_an_epoch, targets, training_groups
-from cxrmine.learn.loop import Guide, Loop
+from cxrmine.learn.loop import Loop
 from cxrmine.methods.registry import build
 from cxrmine.runs import Run, RunFolder, open_run
 from cxrmine.scoring.classification import auc, youden_threshold
 from cxrmine.stages.rounds import Rounds
+from cxrmine.stages.teaching import Teaching
 
 VALIDATION_BATCH = 64  # fixed: the size of a batch must not move a threshold
 
@@ -40,8 +42,9 @@ class Training:
         folder: RunFolder,
         world: Accelerator,
         workers: int,
+        teaching: Teaching | None = None,
     ) -> None:
-        self.recipe, self.train, self.validation = recipe, train, validation
+        self.recipe, self.train, self.validation, self.teaching = recipe, train, validation, teaching
         self.folder, self.world, self.workers = folder, world, workers
         self.taught = taught_rows(recipe, train)
         self.train_targets = targets(train.labels(), recipe.data)
@@ -64,6 +67,8 @@ class Training:
                 f"{len(self.train)} training and {len(self.validation)} validation images, "
                 f"{parameters:.2f} M parameters on {self.world.device}"
             )
+            for note in self.teaching.notes if self.teaching else ():
+                self.log(note)
             for finding in np.array(self.recipe.data.findings)[~(self.train_targets == 1).any(dim=0).numpy()]:
                 self.log(f"No training image has {finding}: its maps will show nothing.")
         count = len(self.taught)
@@ -114,7 +119,11 @@ class Training:
             groups = [self.taught[group] for group in places]
         for i, batch in enumerate(batches(self.train, self.recipe.data, groups, self.workers)):
             self._note_unreadable(batch)
-            guide = self.rounds.guide(batch.rows, films[i][0]) if step.round and self.rounds else None
+            guide: Guide | None = None
+            if step.round and self.rounds:
+                guide = self.rounds.guide(batch.rows, films[i][0])
+            elif self.teaching:
+                guide = Drawn(*map(torch.from_numpy, self.teaching.masks(batch.rows, batch.geometries)))
             yield batch, self.train_targets[torch.from_numpy(batch.rows)], guide
 
     def _note_unreadable(self, batch: Batch) -> None:

@@ -1,0 +1,41 @@
+"""What a method lays beside the films of a step, and how it moves with them."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from cxrmine.learn.augment import move_cells, warp
+
+
+class Guide(Protocol):
+    def moved(self, matrices: Tensor, size: int) -> tuple[Tensor, ...]:
+        """What the method's forward takes beside films and targets, moved as `matrices` move the films of `size`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Erased:
+    """Cells of maps that are erased."""
+
+    cells: Tensor  # N×C×h×w
+    where: Tensor  # N, true of the films that may be erased
+    stride: float
+    offset: float
+
+    def moved(self, matrices: Tensor, size: int) -> tuple[Tensor, ...]:
+        return move_cells(self.cells, matrices, size, self.stride, self.offset), self.where
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Masks of boxes at the size of the input."""
+
+    masks: Tensor  # P×S×S uint8, 1 inside
+    of: Tensor  # P×2: film of the batch, finding
+
+    def moved(self, matrices: Tensor, size: int) -> tuple[Tensor, ...]:
+        if not len(self.of):
+            return self.masks, self.of
+        moved = warp(self.masks[:, None].float(), matrices[self.of[:, 0]], mode="nearest")
+        return moved[:, 0].to(self.masks.dtype), self.of

@@ -1,0 +1,223 @@
+"""Boxes to learn from: whose they may be, and the masks that a network is shown of them.
+
+Never of patients that validate or test: a box counts only on a film that is trained on, and only of a patient who has
+no film in another split.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrmine.boxes.door import REQUIRED, read_table
+from cxrmine.boxes.regions import decode
+from cxrmine.boxes.shards import expand, read_boxes
+from cxrmine.boxes.table import COORDINATES, truth_table
+from cxrmine.config import Boxes, Recipe
+from cxrmine.data.images import Geometry
+from cxrmine.data.index import Index, in_share
+from cxrmine.errors import CxrError
+from cxrmine.files import sha256
+from cxrmine.recipe_files import read_text
+from cxrmine.scoring import truth
+
+DATASET = "dataset"
+OUTSIDE = 0.01  # pixels that a box may reach beyond its film, by rounding
+SHOWN = 3
+
+Masks = npt.NDArray[np.uint8]
+
+
+class Lesson(NamedTuple):
+    """What is known of a pair."""
+
+    image_id: str
+    boxes: npt.NDArray[np.float64]  # n×4, pixels of the film
+    regions: list[tuple[bytes, int, int] | None]  # a run-length code, its height and its width; or the box itself
+    size: tuple[int, int] | None  # of the film, width and height, as the table says
+
+
+@dataclass(frozen=True)
+class Teaching:
+    lessons: Mapping[tuple[int, int], Lesson]  # row of the training films, finding
+    table: pa.Table  # the boxes that are used
+    sha256: str  # of the files that they come from
+    notes: tuple[str, ...]
+
+    def masks(self, rows: npt.NDArray[np.int64], frames: Sequence[Geometry]) -> tuple[Masks, npt.NDArray[np.int64]]:
+        """Of a batch's films: masks P×S×S, 1 inside, and P×2, each mask's film of the batch and finding."""
+        of = [(i, c, self.lessons[row, c]) for i, row in enumerate(rows.tolist()) for c in self._findings.get(row, ())]
+        size = frames[0].size if frames else 0
+        masks = np.zeros((len(of), size, size), np.uint8)
+        for mask, (i, _, lesson) in zip(masks, of, strict=True):
+            draw(lesson, frames[i], mask)
+        return masks, np.array([(i, c) for i, c, _ in of], np.int64).reshape(-1, 2)
+
+    @cached_property
+    def _findings(self) -> dict[int, list[int]]:
+        """Of each film, those that are taught."""
+        found: dict[int, list[int]] = {}
+        for row, c in self.lessons:
+            found.setdefault(row, []).append(c)
+        return found
+
+
+def draw(lesson: Lesson, frame: Geometry, mask: Masks) -> None:
+    """1 where a box or its region lies. A box takes the pixels that it covers to a half, and one at least."""
+    if lesson.size not in (None, (frame.width, frame.height)):
+        width, height = lesson.size or (0, 0)
+        raise CxrError(
+            f"The boxes of {lesson.image_id} are for a film of {width} × {height} pixels, and it has "
+            f"{frame.width} × {frame.height}.",
+            "Give boxes in pixels of the film as stored.",
+        )
+    beyond = lesson.boxes[:, 2:] - (frame.width, frame.height)
+    if (beyond > OUTSIDE).any() or (lesson.boxes < -OUTSIDE).any():
+        raise CxrError(
+            f"A box of {lesson.image_id} lies outside its film of {frame.width} × {frame.height} pixels.",
+            "Give boxes in pixels of the film as stored.",
+        )
+    edges = np.rint(frame.to_input(lesson.boxes)).astype(int)
+    for (left, top, right, bottom), region in zip(edges, lesson.regions, strict=True):
+        if region is None:
+            top, left = min(top, len(mask) - 1), min(left, len(mask) - 1)
+            mask[top : max(bottom, top + 1), left : max(right, left + 1)] = 1
+        elif region[1:] != mask.shape:
+            raise CxrError(
+                f"The regions of {lesson.image_id} are for an input of {region[2]} × {region[1]} pixels.",
+                f"Say boxes.masks = boxes, or data.size = {region[1]}.",
+            )
+        else:
+            mask |= decode(*region)
+
+
+def teach(recipe: Recipe, whole: Index, train: Index) -> Teaching | None:
+    """The boxes that a run of this recipe learns from; `whole`: the dataset with all its splits."""
+    boxes = recipe.boxes
+    if boxes is None:
+        return None
+    table, files = (_of_dataset(whole), []) if boxes.source == DATASET else _of_file(Path(boxes.source))
+    read = len(table)
+    left_out: Counter[str] = Counter()
+    keep = np.ones(read, bool)
+    for why, bad in _reasons(boxes, table, whole, train):
+        left_out[why] += int((keep & bad).sum())
+        keep &= ~bad
+    used = table.filter(pa.array(keep))
+    lessons = _lessons(boxes, used, train)
+    said = f"{int(keep.sum()):,} of {read:,} boxes teach {len(lessons):,} pairs"
+    others = "; ".join(f"{count:,} {why}" for why, count in left_out.items() if count)
+    if not lessons:
+        raise CxrError(
+            f"Not one of the {read:,} boxes of {boxes.source} can be learned from: {others or 'there are none'}.",
+            "Name boxes of training films with boxes.source, in the dataset's names of images and findings.",
+        )
+    digest = hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
+    return Teaching(lessons, used, digest, (f"{said}{f'; not used: {others}' if others else ''}.",))
+
+
+def _reasons(boxes: Boxes, table: pa.Table, whole: Index, train: Index) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    """Why a box is not used, the first reason first, each with the rows that it holds for."""
+    images = table["image_id"].cast(pa.string())
+    patients = dict(zip(whole.table["image_id"].to_pylist(), whole.table["patient_id"].to_pylist(), strict=True))
+    taught = set(train.table["image_id"].to_pylist())
+    elsewhere = set(whole.table.filter(pc.not_equal(whole.table["split"], "train"))["patient_id"].to_pylist())
+    names = images.to_pylist()
+    who = [patients.get(name) for name in names]
+    labels = {(row, c) for row, c in zip(*np.nonzero(train.labels() == 1), strict=True)}
+    row_of = {name: row for row, name in enumerate(train.table["image_id"].to_pylist())}
+    column = {finding: c for c, finding in enumerate(train.findings)}
+    findings = table["finding"].cast(pa.string()).to_pylist()
+    present = [(row_of.get(n), column.get(f)) in labels for n, f in zip(names, findings, strict=True)]
+    drawn = pc.equal(table["source"].cast(pa.string()), "truth").fill_null(False).to_numpy()
+    ranks = np.isin(table["rank"].to_numpy(), boxes.ranks) | drawn | (not boxes.ranks)
+    scores = table["score"].cast(pa.float64()).fill_null(1.0).to_numpy()
+    return [
+        ("of images that the dataset does not have", np.array([p is None for p in who], bool)),
+        ("of patients that validate or test", np.array([p in elsewhere for p in who], bool)),
+        ("of films that are not trained on", np.array([n not in taught for n in names], bool)),
+        ("of findings that are not learned", np.array([f not in column for f in findings], bool)),
+        ("of findings that their film's label does not have", ~np.array(present, bool)),
+        ("of other ranks than boxes.ranks", ~ranks),
+        (f"with a score below {boxes.min_score:g}", scores < boxes.min_score),
+        ("of patients beyond boxes.annotated", np.array([not _annotated(boxes, p) for p in who], bool)),
+    ]
+
+
+def _annotated(boxes: Boxes, patient: str | None) -> bool:
+    return patient is not None and in_share("annotated", patient, boxes.annotated)
+
+
+def _lessons(boxes: Boxes, table: pa.Table, train: Index) -> dict[tuple[int, int], Lesson]:
+    row_of = {name: row for row, name in enumerate(train.table["image_id"].to_pylist())}
+    column = {finding: c for c, finding in enumerate(train.findings)}
+    grouped: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for box in table.to_pylist():
+        grouped.setdefault((row_of[box["image_id"]], column[box["finding"]]), []).append(box)
+    return {pair: _lesson(boxes, rows) for pair, rows in sorted(grouped.items())}
+
+
+def _lesson(boxes: Boxes, rows: list[dict[str, Any]]) -> Lesson:
+    regions = [
+        (row["region"], row["region_height"], row["region_width"])
+        if boxes.masks == "regions" and row["region"] is not None
+        else None
+        for row in rows
+    ]
+    first = rows[0]
+    size = None if first["image_width"] is None else (first["image_width"], first["image_height"])
+    corners = np.array([[row[name] for name in COORDINATES] for row in rows], np.float64)
+    return Lesson(first["image_id"], corners, regions, size)
+
+
+def _of_file(path: Path) -> tuple[pa.Table, list[Path]]:
+    """Boxes in our form, perhaps in shards, or in any that truth may have; and the files that they lie in."""
+    if path.is_file() and not _is_ours(path):
+        return truth.read(truth.Asked(path)).everything, [path]
+    return read_boxes(path).table, expand(path)
+
+
+def _is_ours(file: Path) -> bool:
+    return file.suffix.lower() in (".parquet", ".csv") and set(REQUIRED) <= set(read_table(file).column_names)
+
+
+def _of_dataset(whole: Index) -> pa.Table:
+    if not len(whole.boxes):
+        raise CxrError(f"{whole.root} has no boxes.", "Name a file of boxes with boxes.source.")
+    return truth_table({name: whole.boxes[name] for name in ("image_id", "finding", *COORDINATES)})
+
+
+def with_listed(index: Index, boxes: Boxes) -> tuple[Index, str]:
+    """The patients of boxes.listed join training, whole, but for those who have boxed films that are not listed."""
+    path = Path(boxes.listed)
+    if not path.is_file():
+        raise CxrError(f"boxes.listed: there is no file {path}.", "Name a text file with an image name a line.")
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    table = index.table
+    known = set(table["image_id"].to_pylist())
+    if strangers := [name for name in names if name not in known]:
+        raise CxrError(
+            f"{path} names {len(strangers)} images that {index.root} does not have, for instance {strangers[0]}.",
+            "Give a list of this dataset's images.",
+        )
+    is_listed = pc.is_in(table["image_id"], value_set=pa.array(names)).to_numpy()
+    boxed, patients = table["boxed"].to_numpy(), table["patient_id"]
+    validates = pc.equal(table["split"], "val").to_numpy()
+    mixed = set(patients.filter(pa.array((boxed & ~is_listed) | validates)).to_pylist())
+    joining = set(patients.filter(pa.array(is_listed)).to_pylist()) - mixed
+    joins = pc.is_in(patients, value_set=pa.array(sorted(joining), pa.string()))
+    split = pc.if_else(joins, "train", table["split"])
+    left = int((is_listed & ~joins.to_numpy()).sum())
+    moved = table.set_column(table.column_names.index("split"), "split", split)
+    said = f"{len(joining):,} patients of {path.name} join training"
+    if left:
+        said += f"; {left:,} listed films do not: their patients validate, or have boxed films that are not listed"
+    return replace(index, table=moved), f"{said}."

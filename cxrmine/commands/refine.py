@@ -32,8 +32,9 @@ def refine(
 ) -> None:
     """Refine boxes, train on the refined ones, and mine again.
 
-    A network learns the boxes and refines each of them; a second one learns the refined boxes. Leaves RUN/refiner, RUN/refined.parquet and RUN/ham, and goes on where it was stopped. Boxes of patients that
-    validate or test are never learned. Which boxes are: --set boxes.ranks=[1], --set boxes.min_score=0.5.
+    A network learns the boxes and refines each of them; a second one learns the refined boxes. Leaves RUN/refiner,
+    RUN/refined.parquet and RUN/ham, and goes on where it was stopped. Boxes of patients that validate or test are never
+    learned. Which of the others are: --set boxes.ranks=[1] --set boxes.min_score=0.5.
     """
     given, where = Path(setting("boxes", boxes)), Path(setting("data", data))
     chosen = setting("refine_recipe", recipe, "ham")

@@ -99,9 +99,10 @@ class HierarchicalMiner(nn.Module):
         return parts
 
     def attention(self, features: Tensor, of: nn.Linear) -> Tensor:
-        """Equation 1."""
+        """Equation 1; in full precision, as α magnifies what is lost."""
         weights = of.weight.detach() if self.ham.detach_heads else of.weight
-        return nn.functional.conv2d(features, weights[:, :, None, None]).float().relu()
+        with torch.autocast(features.device.type, enabled=False):
+            return nn.functional.conv2d(features.float(), weights[:, :, None, None]).relu()
 
     def mask(self, maps: Tensor) -> Tensor:
         """Equation 2, for the bound and union losses."""
@@ -214,7 +215,7 @@ def any_finding(labels: Tensor) -> Tensor:
 
 
 def normalised(maps: Tensor, how: str) -> Tensor:
-    """Maps …×h×w, none negative, each by its own: (M - min) / (max - min), or M / max; a flat one is 0."""
+    """Maps …×h×w, none negative, each by its own: (M - min) / (max - min), where a flat one is 0; or M / max."""
     low = maps.amin((-2, -1), keepdim=True) if how == "minmax" else torch.zeros_like(maps[..., :1, :1])
     span = maps.amax((-2, -1), keepdim=True) - low
     return (maps - low) / torch.where(span > 0, span, 1)
@@ -239,7 +240,8 @@ def mean_over(losses: Tensor, chosen: Tensor, first: str) -> Tensor:
 
 
 def raised(maps: Tensor, size: int, lie: HierarchicalMiner) -> Tensor:
-    """P×h×w → P×S×S, linearly between the places that cells look at."""
+    """P×h×w → P×S×S, linearly between the places that cells look at; in full precision, too."""
     stride = lie.map_stride
     down, across = (between_cells(size, n, 1 / stride, -lie.offset / stride).to(maps) for n in maps.shape[1:])
-    return down @ maps @ across.T
+    with torch.autocast(maps.device.type, enabled=False):
+        return down @ maps @ across.T

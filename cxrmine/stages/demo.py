@@ -2,43 +2,51 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrmine import console
 from cxrmine.boxes.door import read_truth
-from cxrmine.boxes.geometry import iou
-from cxrmine.boxes.maps import FINAL, read_maps
-from cxrmine.boxes.table import COORDINATES, images_path
+from cxrmine.boxes.table import images_path
 from cxrmine.config import Recipe
-from cxrmine.data.images import read_image
 from cxrmine.errors import CxrError
 from cxrmine.files import write_json, write_text
 from cxrmine.recipe_files import load_recipe, moved_paths, to_toml
 from cxrmine.report.notes import BRACKETS
-from cxrmine.report.overlay import Case, contact_sheet, save_png
+from cxrmine.report.overlay import contact_sheet, save_png
 from cxrmine.report.scores import Table, cell
 from cxrmine.scoring.figures import MEAN, Key
 from cxrmine.scoring.second_lesions import second_lesions
-from cxrmine.stages import mine, phantom, score, train
+from cxrmine.stages import mine, phantom, refine, score, train
+from cxrmine.stages.demo_sheet import cases
 
 IMAGES, SIZE = 3600, 256  # the budget is a number of images, so that a slow machine gets the same result
-CASES = 12
-ROUNDS = 3
-NAMES = {"cam": "CAM", f"cam/{ROUNDS}": "CAM with erasure", f"am/{ROUNDS}": "AM"}
+ROUNDS, ANNOTATED = 3, 0.1
+NAMES = {
+    "cam": "CAM",
+    f"cam/{ROUNDS}": "CAM with erasure",
+    f"am/{ROUNDS}": "AM",
+    "ham-refined": "AM + refine",
+    "ham-boxes": f"HAM, {ANNOTATED:.0%} true boxes",
+}
 SECOND_AT = (0.1, 0.3)
-SAID = "The recipe that the demo trained with. Its base is the run of the recipe demo in run-cam."
+SAID = {
+    "recipe.toml": "The recipe that the demo trained with. Its base is the run of the recipe demo in run-cam.",
+    "refine.toml": "The recipe that the demo refined boxes with. Its networks start from the run in run-cam.",
+}
+RECIPES = {"recipe.toml": "demo-am", "refine.toml": "demo-ham"}
 SETTINGS = """\
-# What the bare commands use in this folder: cxrmine train, cxrmine mine --out boxes.parquet, cxrmine score
+# What the bare commands use in this folder: cxrmine train, cxrmine mine --out boxes.parquet,
+# cxrmine refine --out refined.parquet, cxrmine score
 data = "data"
 run = "run"
 recipe = "recipe.toml"
+refine_run = "refine"
+refine_recipe = "refine.toml"
 boxes = "boxes.parquet"
 truth = "data/truth.parquet"
 """
@@ -64,80 +72,95 @@ class DemoResult:
 
 def run(config: Demo) -> DemoResult:
     folder = config.directory
-    data, plain, fitted = folder / "data", folder / "run-cam", folder / "run"
+    data = folder / "data"
     if folder.exists() and any(folder.iterdir()) and not (folder / "cxrmine.toml").exists():
         raise CxrError(f"{folder} is not empty and holds no demo.", "Choose another folder: cxrmine demo DIR.")
     _refuse_another(config)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "cxrmine.toml", SETTINGS)
     if not data.exists():
-        console.log(f"1/4 makes {config.images} films of {SIZE} pixels")
+        console.log(f"1/5 makes {config.images} films of {SIZE} pixels")
         phantom.run(phantom.Phantom(data, config.images, SIZE, "png", config.seed, config.workers))
-    console.log("2/4 trains a small network on their labels, and then attention mining on from it")
+    console.log("2/5 trains a small network on their labels, and then attention mining on from it")
     as_before = (f"train.seed={config.seed}", *config.overrides)
-    train.run(train.Train(data, "demo", plain, as_before, device="cpu", workers=config.workers))
-    write_text(folder / "recipe.toml", to_toml(_as_seen_from(folder, _recipe(config)), SAID))
-    trained = train.run(train.Train(data, str(folder / "recipe.toml"), fitted, device="cpu", workers=config.workers))
-    console.log("3/4 mines boxes: of the training films, and of the test films that have truth boxes")
-    boxed, mined = _mine(config)
-    console.log("4/4 scores them")
-    truth, seen = data / "truth.parquet", fitted / "patients.parquet"
-    scored = score.run(score.Score(tuple(boxed), truth, run_patients=seen))
-    result = DemoResult(
-        folder,
-        trained,
-        scored,
-        _rounds(boxed[-ROUNDS:], truth, scored),
-        mined=score.run(score.Score((mined,), truth, samples=0, controls=False)),
-    )
+    train.run(train.Train(data, "demo", folder / "run-cam", as_before, device="cpu", workers=config.workers))
+    for name, said in SAID.items():
+        write_text(folder / name, to_toml(_as_seen_from(folder, _recipe(config, name)), said))
+    trained = _train(config, "recipe.toml", "run")
+    console.log("3/5 mines boxes of the training films")
+    mined = _mined(config, "boxes.parquet", "run", "train")
+    console.log("4/5 refines them with networks that learn boxes, and learns the true boxes of a few patients")
+    refined = folder / "refined.parquet"
+    asked = refine.Refine(mined, data, folder / "refine", refined, str(folder / "refine.toml"), device="cpu")
+    refine.run(replace(asked, workers=config.workers))
+    _train(config, "refine.toml", "run-boxes", f"boxes.source={data / 'truth.parquet'}", f"boxes.annotated={ANNOTATED}")
+    console.log("5/5 boxes test films and scores them")
+    boxed, truth = _boxed(config), data / "truth.parquet"
+    patients = folder / "run-boxes" / "patients.parquet"  # all runs have the same
+    scored = score.run(score.Score(tuple(boxed), truth, run_patients=patients))
+    of_am = [path for path in boxed if path.name.startswith("boxed-am")]
+    again = score.run(score.Score((mined, refined), truth, samples=0, controls=False))
+    result = DemoResult(folder, trained, scored, _rounds(of_am, truth, scored), mined=again)
     write_json(folder / "scores.json", result.boxed.document)
     heading = "Test films that were not trained on, from the best first box to the worst (AM)"
-    sheet = contact_sheet(cases(folder, boxed[-1]), heading)
-    save_png(sheet, folder / "contact-sheet.png")
+    save_png(contact_sheet(cases(folder, folder / "boxed-am.parquet"), heading), folder / "contact-sheet.png")
     return result
 
 
-def _recipe(config: Demo) -> Recipe:
+def _recipe(config: Demo, name: str) -> Recipe:
     start = f"train.start={config.directory / 'run-cam'}"
-    return load_recipe("demo-am", (f"train.seed={config.seed}", *config.overrides, start))
+    return load_recipe(RECIPES[name], (f"train.seed={config.seed}", *config.overrides, start))
 
 
 def _as_seen_from(folder: Path, recipe: Recipe) -> Recipe:
     return moved_paths(recipe, lambda path: str(Path(path).relative_to(folder)))
 
 
+def _train(config: Demo, recipe: str, run: str, *overrides: str) -> train.TrainResult:
+    folder = config.directory
+    asked = (folder / "data", str(folder / recipe), folder / run, overrides)
+    return train.run(train.Train(*asked, device="cpu", workers=config.workers))
+
+
 def _refuse_another(config: Demo) -> None:
     """A folder holds one demo: another seed or another recipe would mix two."""
-    made, trained = config.directory / "data" / "phantom.json", config.directory / "recipe.toml"
+    made = config.directory / "data" / "phantom.json"
     differs = made.is_file() and json.loads(made.read_text())["seed"] != config.seed
-    if differs or (trained.is_file() and load_recipe(str(trained)) != _recipe(config)):
+    for name in SAID:
+        trained = config.directory / name
+        differs = differs or (trained.is_file() and load_recipe(str(trained)) != _recipe(config, name))
+    if differs:
         raise CxrError(
             f"{config.directory} holds a demo with another seed or recipe.", "Choose another folder: cxrmine demo DIR."
         )
 
 
-def _mine(config: Demo) -> tuple[list[Path], Path]:
-    """Boxes of the boxed test films: plain maps, fixed weights, each round; and of the training films."""
+def _mined(config: Demo, name: str, run: str, split: str, *overrides: str, maps: Path | None = None) -> Path:
     folder = config.directory
+    asked = mine.Mine(
+        folder / run, folder / "data", folder / name, split, "labelled", overrides, maps, device="cpu",
+        workers=config.workers,
+    )  # fmt: skip
+    done = mine.run(asked)
+    if split == "train" and not done.already_done:
+        console.log(mine.summary(asked, done))
+    return asked.out
 
-    def mined(name: str, split: str, run: str, *overrides: str, maps: Path | None = None) -> Path:
-        asked = mine.Mine(
-            folder / run, folder / "data", folder / name, split, "labelled", overrides, maps, device="cpu",
-            workers=config.workers,
-        )  # fmt: skip
-        done = mine.run(asked)
-        if split == "train" and not done.already_done:
-            console.log(mine.summary(asked, done))
-        return asked.out
 
-    erased = (f"mine.rounds={ROUNDS}", "mine.fixed_weights=true")
-    boxed = [
-        mined("boxed-cam.parquet", "boxed", "run-cam"),
-        mined("boxed-erasure.parquet", "boxed", "run-cam", *erased),
-        *(mined(f"boxed-am-{t}.parquet", "boxed", "run", f"mine.rounds={t}") for t in range(1, ROUNDS)),
-        mined("boxed-am.parquet", "boxed", "run", maps=folder / "maps"),
+def _boxed(config: Demo) -> list[Path]:
+    """Boxes of the boxed test films: plain maps, fixed weights, each round, refined, and with true boxes."""
+
+    def mined(name: str, run: str, *overrides: str, maps: Path | None = None) -> Path:
+        return _mined(config, f"boxed-{name}.parquet", run, "boxed", *overrides, maps=maps)
+
+    return [
+        mined("cam", "run-cam"),
+        mined("erasure", "run-cam", f"mine.rounds={ROUNDS}", "mine.fixed_weights=true"),
+        *(mined(f"am-{t}", "run", f"mine.rounds={t}") for t in range(1, ROUNDS)),
+        mined("am", "run", maps=config.directory / "maps"),
+        mined("refined", "refine/ham"),
+        mined("ham", "run-boxes"),
     ]
-    return boxed, mined("boxes.parquet", "train", "run")
 
 
 def _rounds(paths: Sequence[Path], truth: Path, scored: score.ScoreResult) -> list[list[str]]:
@@ -157,69 +180,13 @@ def _rounds(paths: Sequence[Path], truth: Path, scored: score.ScoreResult) -> li
     return rows
 
 
-def cases(folder: Path, boxes_path: Path) -> list[Case]:
-    """Twelve pairs at equal steps from the best first box to the worst; at each step the finding shown least yet."""
-    pairs = sorted(_judged(folder, boxes_path), key=lambda pair: (-pair["iou"], pair["image_id"], pair["finding"]))
-    maps, arrays = read_maps(folder / "maps")
-    where = {(r["image_id"], r["finding"]): (r["shard"], r["row"]) for r in maps.to_pylist() if r["round"] == FINAL}
-    shown: dict[str, int] = {}
-    chosen = []
-    for window in np.array_split(np.arange(len(pairs)), min(CASES, len(pairs))):
-        best = min(window, key=lambda i: (shown.get(pairs[i]["finding"], 0), abs(i - window.mean())))
-        pair = pairs[best]
-        shown[pair["finding"]] = shown.get(pair["finding"], 0) + 1
-        shard, row = where[pair["image_id"], pair["finding"]]
-        chosen.append(_case(folder, pair, arrays[shard][row] / np.float32(255)))
-    return chosen
-
-
-def _judged(folder: Path, boxes_path: Path) -> Iterator[dict[str, Any]]:
-    """Every mined pair that has truth: its boxes, its truth, and the IoU of its first box with the nearest truth."""
-
-    def by_pair(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-        grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for row in rows:
-            grouped.setdefault((row["image_id"], row["finding"]), []).append(row)
-        return grouped
-
-    truth = by_pair(read_truth(folder / "data" / "truth.parquet").to_pylist())
-    for (image_id, finding), rows in by_pair(pq.ParquetFile(boxes_path).read().to_pylist()).items():
-        if (image_id, finding) in truth:
-            mined, true = (
-                np.array([[row[c] for c in COORDINATES] for row in some]) for some in (rows, truth[image_id, finding])
-            )
-            best = float(iou(mined[:1], true).max())
-            yield {
-                "image_id": image_id,
-                "finding": finding,
-                "mined": mined,
-                "truth": true,
-                "iou": best,
-                "first": rows[0],
-            }
-
-
-def _case(folder: Path, pair: dict[str, Any], map_: np.ndarray) -> Case:
-    first = pair["first"]
-    return Case(
-        film=read_image(folder / "data" / "images" / f"{pair['image_id']}"),
-        map=map_,
-        mined=pair["mined"],
-        truth=pair["truth"],
-        title=f"{pair['finding']}   IoU {pair['iou']:.2f}",
-        subtitle=f"{pair['image_id']}   P {first['probability']:.2f}   score {first['score']:.2f}",
-    )
-
-
 def lines(result: DemoResult) -> list[str]:
     """What was done, before the table."""
-    figures = result.mined.rows[-1].values
-    acc, afp = (figures[Key("acc_afp", MEAN, "0.3", name)] for name in ("acc", "afp"))
-    return [
-        f"AUC on validation patients, mean over findings: {result.trained.macro_auc:.3f}",
-        f"Boxes of the films it was trained on (boxes.parquet): Acc {acc:.3f}, AFP {afp:.2f} at IoU > 0.3.",
-        "",
-    ]
+    said = [f"AUC on validation patients, mean over findings: {result.trained.macro_auc:.3f}"]
+    for name, row in zip(("boxes.parquet", "refined.parquet"), result.mined.rows, strict=True):
+        acc, afp = (row.values[Key("acc_afp", MEAN, "0.3", figure)] for figure in ("acc", "afp"))
+        said.append(f"Boxes of the films it was trained on ({name}): Acc {acc:.3f}, AFP {afp:.2f} at IoU > 0.3.")
+    return [*said, ""]
 
 
 def table(result: DemoResult) -> Table:

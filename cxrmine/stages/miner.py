@@ -134,7 +134,10 @@ class Miner:
 
 
 def _source(recipe: Recipe, replayed: int, trained: int) -> str:
-    """cam, cam/3, am/3; am-fixed/3 where a run has rounds of its own and they were not used."""
+    """cam, cam/3, am/3; am-fixed/3 where a run has rounds of its own and they were not used; ham, and of what boxes."""
+    method: str = recipe.method
+    if recipe.boxes:
+        method += "-refined" if recipe.boxes.masks == "regions" else "-boxes"
     if not replayed and recipe.mine.rounds == 1:
-        return recipe.method
-    return f"{recipe.method}{'-fixed' if trained and not replayed else ''}/{recipe.mine.rounds}"
+        return method
+    return f"{method}{'-fixed' if trained and not replayed else ''}/{recipe.mine.rounds}"

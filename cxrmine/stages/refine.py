@@ -84,13 +84,16 @@ def sentence(refined: Refined) -> str:
 
 
 def _check(config: Refine) -> None:
-    if config.boxes.is_file() or not (config.boxes / "cxrmine.toml").is_file():
-        expand(config.boxes)  # there is something
-    recipe = load_recipe(config.recipe, (*config.overrides, f"boxes.source={json.dumps(str(config.boxes))}"))
-    if recipe.method != "ham":
+    expand(config.boxes)  # there is something
+    if (method := load_recipe(config.recipe).method) != "ham":
         raise UsageError(
-            f'The recipe {config.recipe} has method = "{recipe.method}", which does not learn from boxes.',
+            f'The recipe {config.recipe} has method = "{method}", which does not learn from boxes.',
             "Take the recipe ham, or another with that method.",
+        )
+    load_recipe(config.recipe, (*config.overrides, _source(config.boxes)))
+    if config.out.is_dir():
+        raise UsageError(
+            f"--out {config.out} is a folder.", f"Name a file, for instance {config.out / 'boxes.parquet'}."
         )
     if config.out.suffix != ".parquet" or config.out.name.endswith(".images.parquet"):
         raise UsageError(f"--out {config.out} is no name for a box table.", "It ends in .parquet.")
@@ -100,11 +103,15 @@ def _check(config: Refine) -> None:
 
 
 def _train(config: Refine, name: str, boxes: Path, *keys: str) -> None:
-    overrides = (*config.overrides, f"boxes.source={json.dumps(str(boxes))}", *keys)
+    overrides = (*config.overrides, _source(boxes), *keys)
     asked = train.Train(
         config.data, config.recipe, config.run / name, overrides, device=config.device, workers=config.workers
     )
     train.run(asked)
+
+
+def _source(boxes: Path) -> str:
+    return f"boxes.source={json.dumps(str(boxes))}"
 
 
 def _refine(config: Refine, team: Team) -> Refined:

@@ -4,6 +4,7 @@ Never of patients that validate or test: a box counts only on a film that is tra
 no film in another split.
 """
 
+import csv
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -186,7 +187,10 @@ def _of_file(path: Path) -> tuple[pa.Table, list[Path]]:
 
 
 def _is_ours(file: Path) -> bool:
-    return file.suffix.lower() in (".parquet", ".csv") and set(REQUIRED) <= set(read_table(file).column_names)
+    if file.suffix.lower() == ".csv":  # by its header: other forms have rows of another length
+        with file.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
+            return set(REQUIRED) <= set(next(csv.reader(lines), []))
+    return file.suffix.lower() == ".parquet" and set(REQUIRED) <= set(read_table(file).column_names)
 
 
 def _of_dataset(whole: Index) -> pa.Table:

@@ -1,10 +1,11 @@
 """Writes docs/commands.md and docs/recipes.md from the code, and what is measured into docs/methods.md.
 
 Run it as python docs/build.py; a test compares. measured/am-phantom.json is the am-tables.json that
-examples/am_tables.py leaves, which prints its tables with am_tables().
+examples/am_tables.py leaves, which prints its tables with am_tables(); ham-phantom.json that of ham_tables.py.
 """
 
 import json
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ from cxrmine.scoring.statistics import mean_interval
 
 HERE = Path(__file__).parent
 AM_TABLES = HERE / "measured" / "am-phantom.json"
+HAM_TABLES = HERE / "measured" / "ham-phantom.json"
 BEGIN, END = (f"<!-- am tables: {word} -->\n" for word in ("begin", "end"))
+HAM_BEGIN, HAM_END = (f"<!-- ham tables: {word} -->\n" for word in ("begin", "end"))
 MINUS = " − "  # in the names of rows that are differences
 COMMANDS = ("demo", "phantom", "check", "train", "predict", "mine", "refine", "score")
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -85,10 +88,12 @@ def _shown(value: Any) -> str:
 
 
 def methods() -> str:
-    """docs/methods.md as it is, with the tables of attention mining between their two marks."""
+    """docs/methods.md as it is, with the tables of both attention minings between their marks."""
     page = (HERE / "methods.md").read_text()
     tables = f"\n{am_tables(json.loads(AM_TABLES.read_text()))}\n" if AM_TABLES.is_file() else ""
-    return page[: page.index(BEGIN)] + BEGIN + tables + page[page.index(END) :]
+    page = page[: page.index(BEGIN)] + BEGIN + tables + page[page.index(END) :]
+    tables = f"\n{ham_tables(json.loads(HAM_TABLES.read_text()))}\n" if HAM_TABLES.is_file() else ""
+    return page[: page.index(HAM_BEGIN)] + HAM_BEGIN + tables + page[page.index(HAM_END) :]
 
 
 def am_tables(measured: Mapping[str, Any]) -> str:
@@ -124,10 +129,74 @@ def _am_table(measured: Mapping[str, Any], name: str) -> list[str]:
     return [f"**Table{'s' * (' ' in name)} {name}.** {of['says']}", "", *lines, ""]
 
 
+def _trees(measured: Mapping[str, Any], name: str) -> list[Any]:
+    """A table's rows, of every seed (and fold) that has it."""
+    return [tree[name] for tree in measured["figures"].values() if name in tree]
+
+
+def ham_tables(measured: Mapping[str, Any]) -> str:
+    """The tables of Ouyang et al. 2021 from the JSON of examples/ham_tables.py, and what their cells are."""
+    lines = [line for name in measured["tables"] for line in _ham_table(measured, name)]
+    counts = {len(_trees(measured, name)) for name in measured["tables"]}
+    if counts != {1}:
+        of = f"{seeds} seeds" if (seeds := len(measured["seeds"])) > 1 else "one seed"
+        folds = " × 5 folds, where boxes are learned," if any("fold" in one for one in measured["figures"]) else ""
+        lines.append(f"Mean over {of}{folds} ± half of its 95 % t-interval; differences are taken seed by seed.")
+    if 1 in counts:
+        lines.append("In brackets 95 % intervals: by bootstrap over patients, those of the AUC DeLong's.")
+    lines.append(
+        "IoU and IoR: share of pairs whose boxes together are above. The second mean leaves out Cardiomegaly: a"
+    )
+    if measured["made_up"]:
+        lines.append(
+            "fixed box finds any heart. RN is the small network; every row begins with class activation maps of"
+        )
+        lines.append(
+            "its stride and pooling, and learns as long from there. Boxes: those of a tenth of the training patients"
+        )
+        lines.append("(boxes.annotated), if the command says no other share.")
+    else:
+        lines.append("fixed box finds any heart. Rows with ham2021 are the paper's, as printed.")
+    lines.append(f"`{measured['command']}`; {measured['date']}, {measured['hardware']}, cxrmine {measured['version']}.")
+    return "\n".join(lines) + "\n"
+
+
+def _ham_table(measured: Mapping[str, Any], name: str) -> list[str]:
+    """A row a figure and row of the table, a column a finding; first the figures of the mean alone."""
+    of, trees, paper = measured["tables"][name], _trees(measured, name), measured["paper"].get(name, {})
+    names = dict.fromkeys(column for tree in trees for row in of["rows"] for column in tree[row])
+    columns = sorted(names, key=lambda column: (column.startswith(MEAN), column))  # the means last
+    body = []
+    for figure in of["cell"]:
+        for row in (*trees[0], *(row for row, own in paper.items() if any(figure in at for at in own.values()))):
+            cells = [_ham_cell(measured, name, row, MEAN, alone) for alone in of["of_mean"]]
+            cells += [_ham_cell(measured, name, row, column, figure) for column in columns]
+            body.append([*([_above(figure)] if figure != "auc" else []), row, *cells])
+    header = [*(["above"] if of["cell"] != ["auc"] else []), "", *(f"mean {one.upper()}" for one in of["of_mean"])]
+    header += columns
+    lines = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *body)]
+    title = f"Table {name}" if name.isupper() else "The chain"
+    return [f"**{title}.** {of['says']}", "", *lines, ""]
+
+
+def _above(figure: str) -> str:
+    """acc 0.1 → Acc / AFP, IoU > 0.1"""
+    measure, at = figure.split()
+    return f"{ {'acc': 'Acc / AFP, IoU', 'iou': 'IoU', 'ior': 'IoR'}[measure] } > {at}"
+
+
+def _ham_cell(measured: Mapping[str, Any], name: str, row: str, column: str, figure: str) -> str:
+    found = [tree.get(row, {}).get(column, {}) for tree in _trees(measured, name)]
+    if name == "II" and len(found) > 1 and all(figure in of for of in found):
+        values = [of[figure] for of in found]
+        return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
+    return _cell(measured, name, row, column, figure, figure.replace("acc", "afp") if "acc" in figure else "")
+
+
 def _cell(measured: Mapping[str, Any], name: str, row: str, column: str, figure: str, beside: str = "") -> str:
     """0.444 ± 0.051 / 1.65, or of one seed 0.444 (0.394 to 0.491) / 1.65; a dash where a seed has no such figure."""
     paper = measured["paper"].get(name, {})
-    trees = [paper] if row in paper else [tree[name] for tree in measured["figures"].values()]
+    trees = [paper] if row in paper else _trees(measured, name)
     found = [tree[row].get(column, {}) for tree in trees]
     if not all(figure in of for of in found):
         return "–"

@@ -12,37 +12,31 @@ docs/build.py makes tables of.
 
 import argparse
 import csv
-import json
-import platform
-import re
 import runpy
-import shlex
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow.parquet as pq
 
-from cxrmine import __version__, console
+from cxrmine import console
 from cxrmine.config import Recipe
-from cxrmine.cores import available
-from cxrmine.errors import CxrError
-from cxrmine.files import atomic, write_json, write_text
-from cxrmine.recipe_files import load_recipe, to_toml
+from cxrmine.files import atomic, write_json
+from cxrmine.recipe_files import load_recipe
 from cxrmine.scoring import published, truth
 from cxrmine.scoring.bounds import THRESHOLDS, WANG
 from cxrmine.scoring.figures import MEAN, Key
 from cxrmine.scoring.second_lesions import second_lesions
-from cxrmine.stages import mine, phantom, predict, score, train
+from cxrmine.stages import score
 
-IMAGES, SIZE, ROUNDS, SAMPLES = 3600, 256, 3, 1000
-LEFT_OUT = "Cardiomegaly"  # of a second mean: a fixed box finds any heart
-REFERENCE, MINUS = "ref.", " − "
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tables import LEFT_OUT, MINUS, Figures, Folder, Rows, around, by_finding, mean_of, minus, numbers, parser, rounded
+
+ROUNDS, SAMPLES = 3, 1000
+REFERENCE = "ref."
 STARTS = {  # run → the run whose weights it begins with
     "base": "", "msa-bilinear": "base", "msa-deconv": "base", "am": "msa-bilinear", "am-vanilla": "msa-bilinear",
     "am-none": "msa-bilinear", "am-baseline": "msa-bilinear",
@@ -54,9 +48,6 @@ BOXES = {  # box table → (run, how it is mined); any other: the run of that na
     "am-t2": ("am", ("mine.rounds=2",)),
     "wang": ("base", ("mine.way=wang", "mine.cuts=[]", "mine.top=10")),  # Wang's boxes have no limit
 }
-
-Figures = dict[str, dict[str, Any]]  # finding → figure ("acc 0.3", "auc", …) → value, or its ends
-Rows = dict[str, Figures]
 
 
 class TableOf(NamedTuple):
@@ -93,20 +84,11 @@ SECOND_OF = (("t=1", "t=2", "t=3"), ("w/o KP", "KP-Vanilla", "KP"))  # rows of t
 
 
 def main(words: Sequence[str]) -> None:
-    def numbers(text: str) -> list[int]:
-        return [int(number) for number in text.split(",")]
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path, help="a dataset in place of made-up films")
-    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2])
-    parser.add_argument("--tables", type=numbers, default=[1, 2, 3, 4, 5])
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--images", type=int, default=IMAGES, help="films that a seed makes")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="of the recipes")
-    asked = parser.parse_args(words)
+    made = parser(__doc__)
+    made.add_argument("--tables", type=numbers, default=[1, 2, 3, 4, 5])
+    asked = made.parse_args(words)
     if not set(asked.tables) <= {1, 2, 3, 4, 5}:
-        parser.error("--tables are some of 1,2,3,4,5")
+        made.error("--tables are some of 1,2,3,4,5")
     asked.names = [name for name in TABLES if set(map(int, name.split(" and "))) & set(asked.tables)]
     measured = measure(asked, words)
     write_json(asked.out / "am-tables.json", measured)
@@ -117,32 +99,13 @@ def main(words: Sequence[str]) -> None:
 def measure(asked: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
     """Everything that is asked for, as the JSON has it: seed → table → row → finding → figure. No path is in it."""
     measured = {str(seed): Seed(asked, seed).tables() for seed in asked.seeds}
-    typed = [re.sub("(^|=)/(.*/)?", r"\1", word.rstrip("/")) for word in words if Path(word) != asked.out]
-    document = {
-        "command": shlex.join(["python", "examples/am_tables.py", "OUT", *typed]),
-        "date": time.strftime("%Y-%m-%d"),
-        "hardware": hardware(asked.device),
-        "version": __version__,
-        "made_up": asked.data is None,
-        "seeds": asked.seeds,
+    document = around("am_tables", asked, words) | {
         "tables": {name: TABLES[name]._asdict() for name in asked.names},
         "figures": {seed: figures for seed, (figures, _) in measured.items()},
         "intervals": {seed: ends for seed, (_, ends) in measured.items() if len(measured) == 1},
         "paper": {name: printed(name) for name in asked.names if asked.data},
     }
-    rounded: dict[str, Any] = json.loads(json.dumps(document), parse_float=lambda text: round(float(text), 5))
-    return rounded
-
-
-def hardware(device: str) -> str:
-    import torch
-
-    if device != "cpu" and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    cpus = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.+)", cpus.read_text()) if cpus.is_file() else None
-    name = model[1] if model else platform.processor() or platform.machine()
-    return f"{name}, cores: {available()}, threads: {torch.get_num_threads()}"
+    return rounded(document)
 
 
 def recipe(asked: argparse.Namespace, seed: int, run: str) -> Recipe:
@@ -179,43 +142,10 @@ def runs_of(tables: Iterable[str]) -> Iterable[str]:
     return dict.fromkeys(run for name in made for run in chain(BOXES.get(name, (name, ()))[0]))
 
 
-@dataclass(frozen=True)
-class Seed:
-    """What one seed leaves in its folder. Every step does nothing where its result is there."""
-
-    asked: argparse.Namespace
-    seed: int
-
-    @property
-    def folder(self) -> Path:
-        return self.asked.out / f"seed-{self.seed}"
-
-    @property
-    def data(self) -> Path:
-        return self.asked.data or self.folder / "data"
-
-    def films(self) -> None:
-        if not self.data.exists():
-            phantom.run(phantom.Phantom(self.data, self.asked.images, SIZE, "png", self.seed))
-        made = json.loads((self.data / "phantom.json").read_text())
-        if (made["images"], made["seed"]) != (self.asked.images, self.seed):
-            raise CxrError(f"{self.data} has {made['images']} films of seed {made['seed']}.", "Choose another OUT.")
-
-    def train(self, run: str) -> None:
-        file = self.folder / "recipes" / f"{run}.toml"
-        write_text(file, to_toml(recipe(self.asked, self.seed, run)))
-        train.run(train.Train(self.data, str(file), self.folder / "runs" / run, device=self.asked.device))
-
+class Seed(Folder):
     def boxes(self, name: str) -> Path:
         run, changes = BOXES.get(name, (name, ()))
-        out, place = self.folder / "boxes" / f"{name}.parquet", self.folder / "runs" / run
-        mine.run(mine.Mine(place, self.data, out, "boxed", overrides=changes, device=self.asked.device))
-        return out
-
-    def probabilities(self, run: str) -> Path:
-        out, place = self.folder / "probabilities" / f"{run}.parquet", self.folder / "runs" / run
-        predict.run(predict.Predict(place, self.data, out, "test", device=self.asked.device))
-        return out
+        return self.mined(name, run, *changes)
 
     def tables(self) -> tuple[dict[str, Rows], dict[str, Rows]]:
         """The figures of every table; and the intervals of a seed alone."""
@@ -223,7 +153,7 @@ class Seed:
             self.films()
         for run in runs_of(self.asked.names):
             console.log(f"seed {self.seed}: run {run}")
-            self.train(run)
+            self.fit(recipe(self.asked, self.seed, run), run)
         both = {name: self.table(name, TABLES[name]) for name in self.asked.names}
         return {name: rows for name, (rows, _) in both.items()}, {name: ends for name, (_, ends) in both.items()}
 
@@ -236,7 +166,7 @@ class Seed:
                 figures[row], bounds = printed(name)[f"{WANG}, cai2018:2"], WANG
                 continue
             scored = self.scored(of, (row,), bounds).rows[0]
-            figures[row], intervals[row] = self.figures(of, scored.values), by_finding(scored.intervals, of.at)
+            figures[row], intervals[row] = self.figures(of, scored.values), by_finding(scored.intervals, shown(of))
             bounds = self.write_bounds(scored.values) if row == REFERENCE else bounds
         for rows in SECOND_OF if name == "3" else ():
             self.add_second_lesions(figures, of, rows)
@@ -245,20 +175,20 @@ class Seed:
             if len(self.asked.seeds) == 1 and {one, other} <= intervals.keys():
                 (found,) = self.scored(of, (other, one), bounds).compared.values()
                 ends = {key: (at["low"], at["high"]) for key, at in found.items() if at["low"] is not None}
-                intervals[one + MINUS + other] = by_finding(ends, of.at)
+                intervals[one + MINUS + other] = by_finding(ends, shown(of))
         return figures, intervals
 
     def scored(self, of: TableOf, rows: Sequence[str], bounds: str) -> score.ScoreResult:
         """One row; or two, to compare the second with the first."""
         made = [of.rows[row] for row in rows]
         if of.cell == ("auc",):
-            return score.run(score.Score(tuple(map(self.probabilities, made)), self.data))
+            return score.run(score.Score(tuple(self.predicted(run, run) for run in made), self.data))
         samples = SAMPLES if len(self.asked.seeds) == 1 else 0
         boxes = tuple(map(self.boxes, made))
         return score.run(score.Score(boxes, self.data, bounds=bounds, samples=samples, controls=False))
 
     def figures(self, of: TableOf, values: Mapping[Key, float]) -> Figures:
-        figures = by_finding({key: value for key, value in values.items() if key.finding != MEAN}, of.at)
+        figures = by_finding({key: value for key, value in values.items() if key.finding != MEAN}, shown(of))
         for finding, own in figures.items() if of.cell == ("acc",) else ():
             taken, films = (values[Key("acc_afp", finding, "0.1", count)] for count in ("taken", "images"))
             own["boxes"] = taken / films
@@ -283,31 +213,13 @@ class Seed:
             figures[row].setdefault(column, {}).update(hit, lesions=found.lesions, boxes=found.boxes)
 
 
-def by_finding(values: Mapping[Key, Any], at: Sequence[str]) -> Figures:
-    figures: Figures = {}
-    for key, value in values.items():
-        if key.measure in ("acc_afp", "auc") and key.name in ("acc", "afp", "auc") and key.at in at:
-            figures.setdefault(key.finding, {})[f"{key.name} {key.at}".strip()] = value
-    return figures
-
-
-def mean_of(figures: Figures, but: str) -> dict[str, float]:
-    over = [own for finding, own in figures.items() if finding != but]
-    return {figure: float(np.mean([own[figure] for own in over])) for figure in over[0]}
-
-
-def minus(one: Figures, other: Figures) -> Figures:
-    """Of the findings and figures that both have."""
-    return {
-        finding: {figure: value - other[finding][figure] for figure, value in own.items() if figure in other[finding]}
-        for finding, own in one.items()
-        if finding in other
-    }
+def shown(of: TableOf) -> set[str]:
+    return {f"{word} {t}".strip() for word in ("acc", "afp", "auc") for t in of.at}
 
 
 def printed(name: str) -> Rows:
     """The paper's own rows."""
-    return {of.name: by_finding(of.values, TABLES[name].at) for of in published.against(f"cai2018:{name[0]}")}
+    return {of.name: by_finding(of.values, shown(TABLES[name])) for of in published.against(f"cai2018:{name[0]}")}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The demo on three seeds: CAM and AM against their controls, with 95 % t-intervals over the seeds.
+"""The demo on three seeds: CAM, AM and what refines them against their controls, with 95 % t-intervals over the seeds.
 
-    python examples/demo_seeds.py OUT              # about six minutes a seed on two cores
+    python examples/demo_seeds.py OUT              # about eight minutes a seed on two cores
 
 Each seed makes its own films and its own network. Leaves OUT/seed-K (resumed when run again) and OUT/demo-seeds.json,
 and prints the tables of docs/demo.md. The mean over findings leaves out Cardiomegaly: a fixed box finds any heart.
@@ -26,9 +26,9 @@ SEEDS = (0, 1, 2)
 SHOWN = ("0.1", "0.3", "0.5")
 CONTROLS = ("mean box", "typical box", "random map")
 LEFT_OUT = "Cardiomegaly"
-SHOWN_ROWS = (*CONTROLS, "cam", "cam/3", "am/1", "am/3")
+SHOWN_ROWS = (*CONTROLS, "cam", "cam/3", "am/1", "am/3", "ham-refined", "ham-boxes")
 NAMES = demo.NAMES | {"am/1": "AM, t = 1"}
-PAIRED = (("am/3", "am/1"), ("am/3", "cam"), ("am/3", "cam/3"))
+PAIRED = (("am/3", "am/1"), ("am/3", "cam"), ("am/3", "cam/3"), ("ham-refined", "am/3"), ("ham-boxes", "am/3"))
 SECOND = {"cam": ("run-cam",), "am/1": ("run", "mine.rounds=1"), "am/3": ("run",)}
 SECOND_AT = (0.1, 0.3)
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from cxrmine.boxes.geometry import iou
+from cxrmine.boxes.geometry import area, iou
 from cxrmine.boxes.refine import around, refine
 from cxrmine.boxes.regions import decode
 from cxrmine.boxes.shards import Boxes, read_boxes
@@ -159,7 +159,7 @@ def test_every_box_is_kept_as_it_was_or_lies_in_itself(which: str, request: pyte
     assert set(after) < set(before)
     changed = {key for key, row in after.items() if row["source"] == "refined"}
     assert 0 < len(changed) == told.changed < len(after)
-    shares = []
+    shares, fills = [], []
     for key, row in after.items():
         old = before[key]
         assert (row["split"], row["patient_id"]) == ("train", old["patient_id"])
@@ -177,7 +177,9 @@ def test_every_box_is_kept_as_it_was_or_lies_in_itself(which: str, request: pyte
         scaled = np.array(corners(old)) * 64 / 96
         assert ((scaled[:2] <= inside[:, ::-1]) & (inside[:, ::-1] <= scaled[2:])).all()
         shares.append(iou(corners(row), corners(old))[0])
+        fills.append(len(inside) / area(scaled.ravel())[0])
     assert told.mean_iou == pytest.approx(np.mean(shares), abs=1e-4)
+    assert told.mean_fill == pytest.approx(np.mean(fills), abs=1e-4)
 
 
 def test_it_leaves_what_it_says(dataset: Path, drawn: tuple[Refine, RefineResult]) -> None:

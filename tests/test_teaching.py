@@ -102,8 +102,6 @@ def test_a_region_is_shown_in_place_of_its_box() -> None:
     region[1, 1:4] = True
     boxes = [(0, 0, 8, 4), (0, 6, 2, 8)]
     assert drawn(boxes, frame, [(encode(region), 4, 4), None]) == ["....", ".###", "....", "#..."]
-    with pytest.raises(CxrError, match=r"of a are for an input of 6 × 5 pixels.*boxes\.masks = boxes, or data\.size"):
-        drawn(boxes, frame, [(encode(np.ones((5, 6), bool)), 5, 6), None])
 
 
 def test_boxes_of_another_film_are_refused() -> None:
@@ -133,16 +131,19 @@ def test_the_masks_of_a_batch_say_whose_they_are(tmp_path: Path) -> None:
 
 
 def test_regions_are_learned_where_the_recipe_says_so(tmp_path: Path) -> None:
-    region = np.eye(4, dtype=bool)
-    row = box(0, region=encode(region), region_height=4, region_width=4, image_width=4, image_height=4)
-    path, frame = write(tmp_path / "b.parquet", row, box(1)), fit_geometry(4, 4, 4, "stretch")
+    region = np.eye(32, dtype=bool)
+    row = box(0, region=encode(region), region_height=32, region_width=32, image_width=4, image_height=4)
+    path, frame = write(tmp_path / "b.parquet", row, box(1)), fit_geometry(4, 4, 32, "stretch")
     index = films(("train", "a", HAS), ("train", "b", HAS))
-    masks, _ = taught(index, path, "boxes.masks=regions").masks(np.array([0, 1]), [frame] * 2)
-    square = np.zeros((4, 4))
-    square[1:3, 1:3] = 1
+    learned = taught(index, path, "boxes.masks=regions", "data.size=32")
+    masks, _ = learned.masks(np.array([0, 1]), [frame] * 2)
+    square = np.zeros((32, 32))
+    square[8:24, 8:24] = 1
     assert masks.tolist() == [region.tolist(), square.tolist()]
     masks, _ = taught(index, path).masks(np.array([0, 1]), [frame] * 2)
     assert masks.tolist() == [square.tolist()] * 2
+    with pytest.raises(CxrError, match=r"for an input of 32 × 32 pixels.*boxes\.masks = boxes, or data\.size = 32"):
+        taught(index, path, "boxes.masks=regions", "data.size=64")
 
 
 # --- which boxes are used
@@ -322,3 +323,34 @@ def test_a_list_that_cannot_be_followed_is_refused(tmp_path: Path) -> None:
     listed.write_text("03.png\n06.png\n")  # neither may
     with pytest.raises(CxrError, match=r"Not one of the 5 boxes of dataset .* 5 of patients that validate or test"):
         taught(LISTED, "dataset", f"boxes.listed={listed}")
+
+
+def test_boxes_for_a_film_of_another_size_are_refused_before_training(tmp_path: Path) -> None:
+    index = films(("train", "a", HAS))
+    sizes = {"width": pa.array([4], pa.int32()), "height": pa.array([4], pa.int32())}
+    table = index.table
+    for name, column in sizes.items():
+        table = table.append_column(name, column)
+    known = replace(index, table=table)
+    same = write(tmp_path / "same.parquet", box(0, image_width=4, image_height=4))
+    assert len(taught(known, same).lessons) == 1
+    other = write(tmp_path / "other.parquet", box(0, image_width=8, image_height=4))
+    assert len(taught(index, other).lessons) == 1, "nobody knows yet"
+    with pytest.raises(CxrError, match="are for a film of 8 × 4 pixels, and it has 4 × 4"):
+        taught(known, other)
+
+
+def test_an_uncertain_label_is_present_where_the_recipe_takes_it_so(tmp_path: Path) -> None:
+    index = films(("train", "a", (-1, 0)), ("train", "b", HAS))
+    path = write(tmp_path / "b.parquet", box(0), box(1))
+    assert set(taught(index, path).lessons) == {(1, 0)}
+    assert set(taught(index, path, "data.uncertain=ones").lessons) == {(0, 0), (1, 0)}
+
+
+def test_boxes_drawn_by_hand_are_used_whole(tmp_path: Path) -> None:
+    """Without score and source a table is truth, and every box of a pair counts."""
+    index = films(("train", "a", HAS))
+    lines = ["image_id,finding,x_min,y_min,x_max,y_max", "00.png,Mass,0,0,1,1", "00.png,Mass,2,2,4,4"]
+    path = tmp_path / "hand.csv"
+    path.write_text("\n".join(lines) + "\n")
+    assert len(taught(index, path).lessons[0, 0].boxes) == 2

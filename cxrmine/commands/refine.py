@@ -29,6 +29,7 @@ def refine(
     device: Device = "auto",
     workers: Workers = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the boxes in --out.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Move what is in the folder aside.")] = False,
 ) -> None:
     """Refine boxes, train on the refined ones, and mine again.
 
@@ -41,8 +42,9 @@ def refine(
     folder = Path(setting("refine_run", run, "runs/refine"))
     from cxrmine.stages import refine as stage
 
+    changes = tuple(overrides or ())
     config = stage.Refine(
-        given, where, folder, out, chosen, split, tuple(overrides or ()), device, batch_size, workers, overwrite
+        given, where, folder, out, chosen, split, changes, device, batch_size, workers, overwrite, fresh
     )
     result = stage.run(config)
     if os.environ.get("RANK", "0") == "0":

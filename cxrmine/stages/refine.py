@@ -4,6 +4,7 @@ What it leaves in its folder: refiner (a run), refined.parquet, ham (a run). Eve
 """
 
 import contextlib
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any, NamedTuple
 from cxrmine import console
 from cxrmine.boxes.shards import expand
 from cxrmine.boxes.table import read_meta
+from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.files import check_writable, locked
 from cxrmine.learn.team import Team
 from cxrmine.recipe_files import load_recipe
+from cxrmine.runs import RunFolder
 from cxrmine.stages import mine, train
 
 REFINER, REFINED, FINAL = "refiner", "refined.parquet", "ham"
@@ -34,6 +37,7 @@ class Refine:
     batch_size: int = 32
     workers: int | None = None
     overwrite: bool = False
+    fresh: bool = False
 
 
 class Refined(NamedTuple):
@@ -43,7 +47,7 @@ class Refined(NamedTuple):
     kept: int  # of them, as they were
     changed: int
     mean_iou: float  # of the changed ones with themselves before
-    mean_area: float  # of them, as a share of what it was
+    mean_fill: float  # of the box before, the share that its new region fills
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,10 @@ class RefineResult:
 def run(config: Refine) -> RefineResult:
     team = Team(config.device)
     _check(config)
-    guard = locked(config.run) if team.main else contextlib.nullcontext()
-    with guard:
+    if team.main and config.fresh:
+        _move_aside(config.run)
+    team.exchange(None)
+    with locked(config.run) if team.main else contextlib.nullcontext():
         _train(config, REFINER, config.boxes, "boxes.masks=boxes")
         with team.together():
             refined = _refine(config, team)
@@ -80,7 +86,8 @@ def sentence(refined: Refined) -> str:
     said = f"{refined.boxes} boxes: {refined.kept} kept, {refined.changed} refined"
     if not refined.changed:
         return f"{said}."
-    return f"{said} (mean IoU with the box before {refined.mean_iou:.2f}, mean area {refined.mean_area:.2f} of it)."
+    change = f"mean IoU with the box before {refined.mean_iou:.2f}, of which the region fills {refined.mean_fill:.0%}"
+    return f"{said} ({change})."
 
 
 def _check(config: Refine) -> None:
@@ -99,7 +106,19 @@ def _check(config: Refine) -> None:
         raise UsageError(f"--out {config.out} is no name for a box table.", "It ends in .parquet.")
     if config.out.resolve() == (config.run / REFINED).resolve():
         raise UsageError(f"--out {config.out} is where the refined boxes lie.", "Choose another --out.")
+    if config.out.exists() and not (config.overwrite or RunFolder(config.run / REFINER).finished):
+        raise CxrError(f"{config.out} exists already.", "Choose another --out, or say --overwrite.")
     check_writable(config.out)
+    open_dataset(config.data).select(config.split)  # there is something to mine in the end
+
+
+def _move_aside(folder: Path) -> None:
+    """runs/refine → runs/refine.1, or the first number that is free."""
+    if folder.exists():
+        with locked(folder):  # nobody works in it
+            n = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.{n}").exists())
+        folder.rename(folder.with_name(f"{folder.name}.{n}"))
+        console.log(f"What was in {folder} is now in {folder.name}.{n}.")
 
 
 def _train(config: Refine, name: str, boxes: Path, *keys: str) -> None:

@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Found:
-    """Rows of both tables; and of each refined box its IoU with itself before and its share of that area."""
+    """Rows of both tables; and of each refined box the IoU with the box before, and how much its region fills."""
 
     boxes: list[Row] = field(default_factory=list)
     images: list[Row] = field(default_factory=list)
@@ -116,7 +116,7 @@ class Refiner:
 
 
 def refined(box: Row, map_: np.ndarray, cut: float, geometry: Geometry) -> tuple[Row, tuple[float, float] | None]:
-    """What changes in a box's row; and the IoU with the box before and the share of its area, where it was refined."""
+    """What changes in a box's row; and where it was refined, what `Found` has of that."""
     size = {"image_width": geometry.width, "image_height": geometry.height}
     before = np.array([[box[name] for name in COORDINATES]], np.float64)
     at = geometry.to_input(before)[0]
@@ -131,7 +131,10 @@ def refined(box: Row, map_: np.ndarray, cut: float, geometry: Geometry) -> tuple
     worth = {"score": float(inside.mean()), "threshold": cut, "source": "refined"}
     shape = {"region": encode(region), "region_height": len(region), "region_width": len(region)}
     place = dict(zip(COORDINATES, after[0].tolist(), strict=True))
-    return {**size, **worth, **shape, **place}, (float(iou(after, before)[0]), float(area(after)[0] / area(before)[0]))
+    return {**size, **worth, **shape, **place}, (
+        float(iou(after, before)[0]),
+        float(min(1, region.sum() / area(at)[0])),
+    )
 
 
 def _by_pair(table: pa.Table) -> dict[tuple[str, str], list[Row]]:
@@ -146,5 +149,5 @@ def _counted(found: Found) -> Refined:
     boxes, changes = len(found.boxes), found.changes
     if not boxes:
         raise CxrError("Not one of the films whose boxes were learned can be read.", "See all with cxrmine check.")
-    iou_before, share = np.mean(changes, axis=0).round(6).tolist() if changes else (1.0, 1.0)
-    return Refined(boxes, boxes - len(changes), len(changes), iou_before, share)
+    iou_before, fill = np.mean(changes, axis=0).round(6).tolist() if changes else (1.0, 1.0)
+    return Refined(boxes, boxes - len(changes), len(changes), iou_before, fill)

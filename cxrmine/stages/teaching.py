@@ -32,7 +32,7 @@ from cxrmine.scoring import truth
 
 DATASET = "dataset"
 OUTSIDE = 0.01  # pixels that a box may reach beyond its film, by rounding
-SHOWN = 3
+UNCERTAIN = -1
 
 Masks = npt.NDArray[np.uint8]
 
@@ -74,12 +74,7 @@ class Teaching:
 def draw(lesson: Lesson, frame: Geometry, mask: Masks) -> None:
     """1 where a box or its region lies. A box takes the pixels that it covers to a half, and one at least."""
     if lesson.size not in (None, (frame.width, frame.height)):
-        width, height = lesson.size or (0, 0)
-        raise CxrError(
-            f"The boxes of {lesson.image_id} are for a film of {width} × {height} pixels, and it has "
-            f"{frame.width} × {frame.height}.",
-            "Give boxes in pixels of the film as stored.",
-        )
+        raise _other_film(lesson, (frame.width, frame.height))
     beyond = lesson.boxes[:, 2:] - (frame.width, frame.height)
     if (beyond > OUTSIDE).any() or (lesson.boxes < -OUTSIDE).any():
         raise CxrError(
@@ -91,13 +86,32 @@ def draw(lesson: Lesson, frame: Geometry, mask: Masks) -> None:
         if region is None:
             top, left = min(top, len(mask) - 1), min(left, len(mask) - 1)
             mask[top : max(bottom, top + 1), left : max(right, left + 1)] = 1
-        elif region[1:] != mask.shape:
-            raise CxrError(
-                f"The regions of {lesson.image_id} are for an input of {region[2]} × {region[1]} pixels.",
-                f"Say boxes.masks = boxes, or data.size = {region[1]}.",
-            )
         else:
             mask |= decode(*region)
+
+
+def _refuse_other_frames(recipe: Recipe, lessons: Mapping[tuple[int, int], Lesson], train: Index) -> None:
+    """What can be known before a film is read: regions of another input, boxes of films of another size."""
+    size = recipe.data.size
+    known = [train.table[n].to_pylist() if n in train.table.column_names else None for n in ("width", "height")]
+    for (row, _), lesson in lessons.items():
+        for region in lesson.regions:
+            if region and region[1:] != (size, size):
+                raise CxrError(
+                    f"The regions of {lesson.image_id} are for an input of {region[2]} × {region[1]} pixels.",
+                    f"Say boxes.masks = boxes, or data.size = {region[1]}.",
+                )
+        film = tuple(side[row] if side else None for side in known)
+        if lesson.size and None not in film and lesson.size != film:
+            raise _other_film(lesson, film)
+
+
+def _other_film(lesson: Lesson, film: tuple[int | None, ...]) -> CxrError:
+    said, seen = (" × ".join(map(str, size or ())) for size in (lesson.size, film))
+    return CxrError(
+        f"The boxes of {lesson.image_id} are for a film of {said} pixels, and it has {seen}.",
+        "Give boxes in pixels of the film as stored.",
+    )
 
 
 def teach(recipe: Recipe, whole: Index, train: Index) -> Teaching | None:
@@ -109,11 +123,12 @@ def teach(recipe: Recipe, whole: Index, train: Index) -> Teaching | None:
     read = len(table)
     left_out: Counter[str] = Counter()
     keep = np.ones(read, bool)
-    for why, bad in _reasons(boxes, table, whole, train):
+    for why, bad in _reasons(recipe, boxes, table, whole, train):
         left_out[why] += int((keep & bad).sum())
         keep &= ~bad
     used = table.filter(pa.array(keep))
     lessons = _lessons(boxes, used, train)
+    _refuse_other_frames(recipe, lessons, train)
     said = f"{int(keep.sum()):,} of {read:,} boxes teach {len(lessons):,} pairs"
     others = "; ".join(f"{count:,} {why}" for why, count in left_out.items() if count)
     if not lessons:
@@ -125,28 +140,30 @@ def teach(recipe: Recipe, whole: Index, train: Index) -> Teaching | None:
     return Teaching(lessons, used, digest, (f"{said}{f'; not used: {others}' if others else ''}.",))
 
 
-def _reasons(boxes: Boxes, table: pa.Table, whole: Index, train: Index) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+def _reasons(
+    recipe: Recipe, boxes: Boxes, table: pa.Table, whole: Index, train: Index
+) -> list[tuple[str, npt.NDArray[np.bool_]]]:
     """Why a box is not used, the first reason first, each with the rows that it holds for."""
-    images = table["image_id"].cast(pa.string())
-    patients = dict(zip(whole.table["image_id"].to_pylist(), whole.table["patient_id"].to_pylist(), strict=True))
-    taught = set(train.table["image_id"].to_pylist())
+    names, findings = (table[name].cast(pa.string()).to_pylist() for name in ("image_id", "finding"))
+    patient_of = dict(zip(whole.table["image_id"].to_pylist(), whole.table["patient_id"].to_pylist(), strict=True))
     elsewhere = set(whole.table.filter(pc.not_equal(whole.table["split"], "train"))["patient_id"].to_pylist())
-    names = images.to_pylist()
-    who = [patients.get(name) for name in names]
-    labels = {(row, c) for row, c in zip(*np.nonzero(train.labels() == 1), strict=True)}
+    who = [patient_of.get(name) for name in names]
     row_of = {name: row for row, name in enumerate(train.table["image_id"].to_pylist())}
     column = {finding: c for c, finding in enumerate(train.findings)}
-    findings = table["finding"].cast(pa.string()).to_pylist()
-    present = [(row_of.get(n), column.get(f)) in labels for n, f in zip(names, findings, strict=True)]
+    labels = train.labels()
+    present = (labels == 1) | ((labels == UNCERTAIN) & (recipe.data.uncertain == "ones"))
+    there = [
+        n in row_of and f in column and present[row_of[n], column[f]] for n, f in zip(names, findings, strict=True)
+    ]
     drawn = pc.equal(table["source"].cast(pa.string()), "truth").fill_null(False).to_numpy()
     ranks = np.isin(table["rank"].to_numpy(), boxes.ranks) | drawn | (not boxes.ranks)
     scores = table["score"].cast(pa.float64()).fill_null(1.0).to_numpy()
     return [
         ("of images that the dataset does not have", np.array([p is None for p in who], bool)),
         ("of patients that validate or test", np.array([p in elsewhere for p in who], bool)),
-        ("of films that are not trained on", np.array([n not in taught for n in names], bool)),
+        ("of films that are not trained on", np.array([n not in row_of for n in names], bool)),
         ("of findings that are not learned", np.array([f not in column for f in findings], bool)),
-        ("of findings that their film's label does not have", ~np.array(present, bool)),
+        ("of findings that their film's label does not have", ~np.array(there, bool)),
         ("of other ranks than boxes.ranks", ~ranks),
         (f"with a score below {boxes.min_score:g}", scores < boxes.min_score),
         ("of patients beyond boxes.annotated", np.array([not _annotated(boxes, p) for p in who], bool)),
@@ -187,10 +204,13 @@ def _of_file(path: Path) -> tuple[pa.Table, list[Path]]:
 
 
 def _is_ours(file: Path) -> bool:
+    """Whether it has our columns; without score and source it was drawn by hand, and is truth."""
     if file.suffix.lower() == ".csv":  # by its header: other forms have rows of another length
         with file.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
-            return set(REQUIRED) <= set(next(csv.reader(lines), []))
-    return file.suffix.lower() == ".parquet" and set(REQUIRED) <= set(read_table(file).column_names)
+            names = set(next(csv.reader(lines), []))
+    else:
+        names = set(read_table(file).column_names) if file.suffix.lower() == ".parquet" else set()
+    return set(REQUIRED) <= names and bool({"score", "source"} & names)
 
 
 def _of_dataset(whole: Index) -> pa.Table:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,17 +77,18 @@ class Run:
     thresholds: dict[str, float]
 
 
-def write_recipe(folder: RunFolder, recipe: Recipe, dataset: str, boxes: str = "") -> None:
-    """`dataset`: its fingerprint; `boxes`: sha256 of the files of boxes that are learned from."""
+def write_recipe(folder: RunFolder, recipe: Recipe, dataset: str, boxes: str = "", made_by: Sequence[str] = ()) -> None:
+    """`dataset`: its fingerprint; `boxes`: sha256 of the files of boxes to learn from; `made_by`: of whose weights."""
     record = f'\n[provenance]\ndataset = "{dataset}"\nversion = "{__version__}"\n'
     record += f'boxes = "{boxes}"\n' if boxes else ""
-    if start := folder.start(recipe):
-        record += f"starts = {json.dumps([sha256(start.weights), *starts(start)])}\n"
+    start = folder.start(recipe)
+    before = [*([sha256(start.weights), *starts(start)] if start else ()), *made_by]
+    record += f"starts = {json.dumps(list(dict.fromkeys(before)))}\n" if before else ""
     write_text(folder.recipe, to_toml(recipe) + record)
 
 
 def starts(folder: RunFolder) -> list[str]:
-    """sha256 of the weights that this run began with, and that those began with, and so on."""
+    """sha256 of the weights that this run began with, that mined the boxes it learned from, and so on before those."""
     return [str(weights) for weights in _provenance(folder).get("starts", [])]
 
 

@@ -1,7 +1,6 @@
 """The runs behind the tables of Ouyang et al. 2021: their recipes, what each begins with, and what it learns."""
 
 import argparse
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +10,8 @@ import pyarrow.compute as pc
 from tables import Folder
 
 from cxrmine.boxes.shards import read_boxes
-from cxrmine.boxes.table import BOX_ORDER, COORDINATES, ordered, truth_table, write_boxes
+from cxrmine.boxes.table import COORDINATES, truth_table, write_boxes
 from cxrmine.config import Recipe
-from cxrmine.data.index import in_share
 from cxrmine.data.layouts import open_dataset
 from cxrmine.recipe_files import load_recipe
 from cxrmine.stages import refine
@@ -27,7 +25,7 @@ GAP = "network.pool=gap"
 class Run(NamedTuple):
     method: str
     changes: tuple[str, ...] = ()  # of the recipe
-    start: str = "base"  # the run whose weights it begins with; of the method ham on made-up films alone
+    start: str = "base"  # the run whose weights it begins with: see begins()
     boxes: bool = False  # whether it learns true boxes
 
 
@@ -48,10 +46,12 @@ RUNS = {
     "ham": Run("ham"),
     "boxes": Run("ham", boxes=True),
     "mse": Run("ham", ("ham.box_loss=mse",), boxes=True),
+    "boxes-twice": Run("ham", start="boxes", boxes=True),  # learns as long as the chain
+    "chain": Run("ham", start="am-refined", boxes=True),
 }
-REFINED = {"sr": "boxes", "am-refined": "ham", "chain": "ham"}  # what `refine` makes → by the recipe of this run
+REFINED = {"sr": "boxes", "am-refined": "ham"}  # what `refine` makes → by the recipe of this run
 PLACES = {"boxes": "sr/refiner"} | {name: f"{name}/{refine.FINAL}" for name in REFINED}  # the refiner is that run
-OF_FOLDS = ("boxes", "mse", "sr", "chain", "annotated")  # what is another with another fold
+OF_FOLDS = ("boxes", "boxes-twice", "mse", "sr", "chain")  # what is another with another fold
 OWN_KEYS = {  # method → keys of --set that the others' recipes lack
     "cam": ("am.", "ham.", "boxes.", "mine.rounds", *(f"train.phases.{i}" for i in (1, 2, 3))),
     "am": ("ham.", "boxes."),
@@ -79,11 +79,18 @@ def recipe(asked: argparse.Namespace, seed: int, run: str, fold: int = 0) -> Rec
         changes += [] if asked.data else ["boxes.annotated=0.1"]
     lacks = OWN_KEYS[of.method] + (() if of.boxes else ("boxes.",))
     changes += [*(change for change in asked.set if not change.startswith(lacks)), *of.changes]
-    if of.start and not (asked.data and of.method == "ham"):
-        changes.append(f"train.start=../runs/{of.start}")
+    if start := begins(asked, of):
+        place = PLACES.get(start, start) if not fold or start == "am-refined" else Steps(asked, seed, fold).place(start)
+        changes.append(f"train.start=../runs/{place}")
     if of.method == "am" and asked.data:
         changes.append("train.include=[]")  # the judged films are new to every row
     return load_recipe(name, changes).model_copy(update={"name": run})
+
+
+def begins(asked: argparse.Namespace, of: Run) -> str:
+    """The run that one begins with. On real data hierarchical attention begins with ImageNet's weights, but for the
+    chain's last step and what is compared with it."""
+    return of.start if of.start in (*REFINED, "boxes") or not (asked.data and of.method == "ham") else ""
 
 
 def listed(asked: argparse.Namespace, fold: int) -> Path:
@@ -134,46 +141,23 @@ class Steps(Folder):
         if name in REFINED:
             self.refine(name)
         else:
-            if RUNS[name].start and not (self.asked.data and RUNS[name].method == "ham"):
-                self.fit_run(RUNS[name].start)
+            if start := begins(self.asked, RUNS[name]):
+                self.fit_run(start)
             self.fit(recipe(self.asked, self.seed, name, self.fold), self.place(name))
         self.fitted.add(name)
 
     def refine(self, name: str) -> None:
         by = REFINED[name]
-        if not self.asked.data:
-            self.fit_run(RUNS[by].start)
-        given = self.truth if name == "sr" else self.mined_by_am() if name == "am-refined" else self.annotated()
-        listing = (f"boxes.listed={listed(self.asked, self.fold)}",) if self.fold and name == "chain" else ()
+        if start := begins(self.asked, RUNS[by]):
+            self.fit_run(start)
+        given = self.truth if name == "sr" else self.mined_by_am()
         out, run = self.folder / "boxes" / f"{self.own(name)}.parquet", self.folder / "runs" / self.own(name)
         file = str(self.write(recipe(self.asked, self.seed, by, self.fold)))
-        refine.run(refine.Refine(given, self.data, run, out, file, "boxed", listing, self.asked.device))
+        refine.run(refine.Refine(given, self.data, run, out, file, "boxed", device=self.asked.device))
 
     def mined_by_am(self) -> Path:
         self.fit_run("am")
         return self.mined("am-train", "am", split="train")
-
-    def annotated(self) -> Path:
-        """True boxes of the patients who have some, and of all others those that attention mining found."""
-        out = self.folder / "boxes" / f"{self.own('annotated')}.parquet"
-        if not out.exists():
-            index = open_dataset(self.data)
-            patients = dict(zip(*(index.table[name].to_pylist() for name in ("image_id", "patient_id")), strict=True))
-            true, mined = read_boxes(self.truth).table, read_boxes(self.mined_by_am()).table
-            true = true.filter(is_in(true["image_id"], pa.array(sorted(self.taught(patients)))))
-            who = {patients[image] for image in true["image_id"].to_pylist()}
-            others = pa.array([patients[image] not in who for image in mined["image_id"].to_pylist()], pa.bool_())
-            write_boxes(out, ordered(pa.concat_tables([true, mined.filter(others)]), BOX_ORDER), {})
-        return out
-
-    def taught(self, patients: Mapping[str, str]) -> set[str]:
-        """The films whose true boxes the run `boxes` may learn."""
-        if self.fold:
-            return set(listed(self.asked, self.fold).read_text().split())
-        boxes = recipe(self.asked, self.seed, "boxes").boxes
-        assert boxes is not None
-        train = set(open_dataset(self.data).select("train").table["image_id"].to_pylist())
-        return {image for image in train if in_share("annotated", patients[image], boxes.annotated)}
 
 
 def is_in(column: pa.ChunkedArray, names: pa.Array) -> pa.ChunkedArray:

@@ -18,14 +18,16 @@ def test_the_demo_leaves_what_it_says(tmp_path: Path, monkeypatch: pytest.Monkey
     result = demo.run(demo.Demo(folder, seed=3, images=160, overrides=TINY, workers=2))
     names = {p.name for p in folder.iterdir()}
     assert names >= {"data", "run", "boxes.parquet", "boxes.images.parquet", "scores.json", "contact-sheet.png"}
+    assert names >= {"refine", "refined.parquet", "run-boxes"}
     assert not [name for name in names if name.endswith(".tmp")]
     assert (folder / "contact-sheet.png").read_bytes().startswith(b"\x89PNG")
-    methods = ["cam", "cam/3", "am/1", "am/2", "am/3"]
+    methods = ["cam", "cam/3", "am/1", "am/2", "am/3", "ham-refined", "ham-boxes"]
     assert [row.name for row in result.boxed.rows] == ["mean box", "typical box", "random map", *methods]
     _, header, rows, note, _ = demo.table(result)
     assert header == ["", "IoU > 0.1", "IoU > 0.3", "IoU > 0.5"]
-    assert [row[0].strip() for row in rows[-7:]] == [
-        "mean over findings", "mean box", "typical box", "random map", "CAM", "CAM with erasure", "AM",
+    assert [row[0].strip() for row in rows[-9:]] == [
+        "mean over findings", "mean box", "typical box", "random map", "CAM", "CAM with erasure", "AM", "AM + refine",
+        "and 10% true boxes",
     ]  # fmt: skip
     assert "None of the" in note, "who was trained on is told apart from who is judged"
     assert "boxes.parquet" in demo.what_next(result) or "mine" in demo.what_next(result)
@@ -39,7 +41,8 @@ def test_the_demo_leaves_what_it_says(tmp_path: Path, monkeypatch: pytest.Monkey
     assert {p.name: p.read_bytes() for p in folder.glob("*.parquet")} == before
 
     monkeypatch.chdir(folder)
-    for words in (["train"], ["mine", "--split", "train", "--out", "boxes.parquet"], ["score"]):
+    refine = ["refine", "--out", "refined.parquet"]
+    for words in (["train"], ["mine", "--split", "train", "--out", "boxes.parquet"], refine, ["score"]):
         with pytest.raises(SystemExit) as end:
             app(words)
         assert end.value.code == 0, words

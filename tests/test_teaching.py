@@ -19,7 +19,7 @@ from cxrmine.data.index import BOX_SCHEMA, Index, in_share
 from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError
 from cxrmine.recipe_files import load_recipe
-from cxrmine.stages.teaching import Lesson, Teaching, draw
+from cxrmine.stages.teaching import Lesson, Teaching, draw, makers
 from cxrmine.stages.train import training_films
 
 HAS, BOTH, HAS_NOT = (1, 0), (1, 1), (0, 0)  # of Mass and Nodule
@@ -354,3 +354,19 @@ def test_boxes_drawn_by_hand_are_used_whole(tmp_path: Path) -> None:
     path = tmp_path / "hand.csv"
     path.write_text("\n".join(lines) + "\n")
     assert len(taught(index, path).lessons[0, 0].boxes) == 2
+
+
+def test_whose_networks_mined_the_boxes() -> None:
+    """They count as seen where it is known whom they have seen: the patients of the same dataset's training."""
+    meta = {"weights_sha256": "b", "starts": ["a"], "trained_on": "x", "recipe": {"train": {"include": []}}}
+    made = {
+        name: makers(Teaching({}, pa.table({}), "", {**meta, **more}, ()), "x")
+        for name, more in {
+            "ours": {},
+            "of another dataset": {"trained_on": "y"},
+            "of boxed films": {"recipe": {"train": {"include": ["boxed"]}}},
+            "of listed films": {"recipe": {"train": {"include": []}, "boxes": {"listed": "fold1.txt"}}},
+        }.items()
+    }
+    assert made == {"ours": ["b", "a"], "of another dataset": [], "of boxed films": [], "of listed films": []}
+    assert makers(Teaching({}, pa.table({}), "", {}, ()), "x") == []

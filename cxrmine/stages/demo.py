@@ -31,7 +31,7 @@ NAMES = {
     f"cam/{ROUNDS}": "CAM with erasure",
     f"am/{ROUNDS}": "AM",
     "ham-refined": "AM + refine",
-    "ham-boxes": f"HAM, {ANNOTATED:.0%} true boxes",
+    "ham-boxes": f"and {ANNOTATED:.0%} true boxes",
 }
 SECOND_AT = (0.1, 0.3)
 SAID = {
@@ -89,11 +89,12 @@ def run(config: Demo) -> DemoResult:
     trained = _train(config, "recipe.toml", "run")
     console.log("3/5 mines boxes of the training films")
     mined = _mined(config, "boxes.parquet", "run", "train")
-    console.log("4/5 refines them with networks that learn boxes, and learns the true boxes of a few patients")
+    console.log("4/5 refines them with networks that learn boxes, and then shows these a few patients' true boxes")
     refined = folder / "refined.parquet"
     asked = refine.Refine(mined, data, folder / "refine", refined, str(folder / "refine.toml"), device="cpu")
     refine.run(replace(asked, workers=config.workers))
-    _train(config, "refine.toml", "run-boxes", f"boxes.source={data / 'truth.parquet'}", f"boxes.annotated={ANNOTATED}")
+    true = (f"boxes.source={data / 'truth.parquet'}", f"boxes.annotated={ANNOTATED}")
+    _train(config, "refine.toml", "run-boxes", f"train.start={folder / 'refine' / refine.FINAL}", *true)
     console.log("5/5 boxes test films and scores them")
     boxed, truth = _boxed(config), data / "truth.parquet"
     patients = folder / "run-boxes" / "patients.parquet"  # all runs have the same

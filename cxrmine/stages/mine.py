@@ -18,7 +18,7 @@ from cxrmine.errors import CxrError, UsageError, did_you_mean
 from cxrmine.files import check_writable, sha256
 from cxrmine.learn.team import Team
 from cxrmine.recipe_files import load_overrides, moved_paths, to_dict
-from cxrmine.runs import Run, open_run
+from cxrmine.runs import Run, open_run, starts
 from cxrmine.scoring.leakage import seen_images
 
 WHICH = ("labelled", "predicted", "all")
@@ -208,6 +208,7 @@ def provenance(split: str, shard: tuple[int, int], recipe: Recipe, opened: Run, 
     return {
         "recipe": told,
         "weights_sha256": opened.weights_sha256,
+        "starts": starts(opened.folder),
         "dataset": index.fingerprint,
         "trained_on": opened.dataset,
         "split": split,

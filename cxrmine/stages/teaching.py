@@ -51,6 +51,7 @@ class Teaching:
     lessons: Mapping[tuple[int, int], Lesson]  # row of the training films, finding
     table: pa.Table  # the boxes that are used
     sha256: str  # of the files that they come from
+    meta: Mapping[str, Any]  # what the table says about its making
     notes: tuple[str, ...]
 
     def masks(self, rows: npt.NDArray[np.int64], frames: Sequence[Geometry]) -> tuple[Masks, npt.NDArray[np.int64]]:
@@ -119,7 +120,7 @@ def teach(recipe: Recipe, whole: Index, train: Index) -> Teaching | None:
     boxes = recipe.boxes
     if boxes is None:
         return None
-    table, files = (_of_dataset(whole), []) if boxes.source == DATASET else _of_file(Path(boxes.source))
+    table, files, meta = (_of_dataset(whole), [], {}) if boxes.source == DATASET else _of_file(Path(boxes.source))
     read = len(table)
     left_out: Counter[str] = Counter()
     keep = np.ones(read, bool)
@@ -137,7 +138,18 @@ def teach(recipe: Recipe, whole: Index, train: Index) -> Teaching | None:
             "Name boxes of training films with boxes.source, in the dataset's names of images and findings.",
         )
     digest = hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
-    return Teaching(lessons, used, digest, (f"{said}{f'; not used: {others}' if others else ''}.",))
+    return Teaching(lessons, used, digest, meta, (f"{said}{f'; not used: {others}' if others else ''}.",))
+
+
+def makers(teaching: Teaching, dataset: str) -> list[str]:
+    """sha256 of the weights that mined the boxes, and of those that these began with, where it is known whom they have
+    seen: the dataset's own patients of train and val."""
+    meta = teaching.meta
+    recipe = meta.get("recipe", {})
+    strangers = recipe.get("train", {}).get("include") or (recipe.get("boxes") or {}).get("listed")
+    if "weights_sha256" not in meta or meta.get("trained_on") != dataset or strangers:
+        return []
+    return [meta["weights_sha256"], *meta.get("starts", [])]
 
 
 def _reasons(
@@ -196,11 +208,12 @@ def _lesson(boxes: Boxes, rows: list[dict[str, Any]]) -> Lesson:
     return Lesson(first["image_id"], corners, regions, size)
 
 
-def _of_file(path: Path) -> tuple[pa.Table, list[Path]]:
-    """Boxes in our form, perhaps in shards, or in any that truth may have; and the files that they lie in."""
+def _of_file(path: Path) -> tuple[pa.Table, list[Path], dict[str, Any]]:
+    """Boxes in our form, perhaps in shards, or in any that truth may have; the files that they lie in; their making."""
     if path.is_file() and not _is_ours(path):
-        return truth.read(truth.Asked(path)).everything, [path]
-    return read_boxes(path).table, expand(path)
+        return truth.read(truth.Asked(path)).everything, [path], {}
+    read = read_boxes(path)
+    return read.table, expand(path), read.meta
 
 
 def _is_ours(file: Path) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from cxrmine.errors import CxrError
 from cxrmine.files import atomic, locked
 from cxrmine.recipe_files import differences, load_recipe, moved_paths, to_dict, validate_recipe
 from cxrmine.runs import RunFolder, boxes_sha256, open_run, read_recipe, write_recipe
-from cxrmine.stages.teaching import Teaching, teach, with_listed
+from cxrmine.stages.teaching import Teaching, makers, teach, with_listed
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,10 @@ def run(config: Train) -> TrainResult:
             if folder.recipe.is_file():
                 _refuse_another(folder, recipe, dataset.fingerprint, teaching)
             else:
-                _write_patients(folder, train, validation, folder.start(recipe))
-                write_recipe(folder, recipe, dataset.fingerprint, teaching.sha256 if teaching else "")
+                made_by = makers(teaching, dataset.fingerprint) if teaching else []
+                seen = [train, dataset.select("train")] if made_by else [train]
+                _write_patients(folder, seen, validation, folder.start(recipe))
+                write_recipe(folder, recipe, dataset.fingerprint, teaching.sha256 if teaching else "", made_by)
         world.wait_for_everyone()
         training.run()
         world.wait_for_everyone()
@@ -164,9 +167,9 @@ def _refuse_many_missing(index: Index, recipe: Recipe) -> None:
         )
 
 
-def _write_patients(folder: RunFolder, train: Index, validation: Index, start: RunFolder | None) -> None:
+def _write_patients(folder: RunFolder, trained: Sequence[Index], validation: Index, start: RunFolder | None) -> None:
     """Who was trained and validated on, also by the run it starts from, so that a leak is found without the dataset."""
-    seen = dict.fromkeys(sorted(set(train.table.column("patient_id").to_pylist())), "train")
+    seen = dict.fromkeys(sorted({p for index in trained for p in index.table["patient_id"].to_pylist()}), "train")
     for patient in sorted(set(validation.table.column("patient_id").to_pylist())):
         seen.setdefault(patient, "val")
     if start:

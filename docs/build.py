@@ -1,7 +1,7 @@
 """Writes docs/commands.md and docs/recipes.md from the code, and what is measured into docs/methods.md.
 
 Run it as python docs/build.py; a test compares. measured/am-phantom.json is the am-tables.json that
-examples/am_tables.py leaves, which prints its tables with am_tables(); ham-phantom.json that of ham_tables.py.
+examples/am_tables.py leaves, which prints its tables with am_tables(); ham-….json are those of ham_tables.py.
 """
 
 import json
@@ -32,7 +32,7 @@ from cxrmine.scoring.statistics import mean_interval
 
 HERE = Path(__file__).parent
 AM_TABLES = HERE / "measured" / "am-phantom.json"
-HAM_TABLES = HERE / "measured" / "ham-phantom.json"
+HAM_TABLES = [HERE / "measured" / f"{name}-phantom.json" for name in ("ham-chain", "ham")]
 BEGIN, END = (f"<!-- am tables: {word} -->\n" for word in ("begin", "end"))
 HAM_BEGIN, HAM_END = (f"<!-- ham tables: {word} -->\n" for word in ("begin", "end"))
 MINUS = " − "  # in the names of rows that are differences
@@ -92,7 +92,7 @@ def methods() -> str:
     page = (HERE / "methods.md").read_text()
     tables = f"\n{am_tables(json.loads(AM_TABLES.read_text()))}\n" if AM_TABLES.is_file() else ""
     page = page[: page.index(BEGIN)] + BEGIN + tables + page[page.index(END) :]
-    tables = f"\n{ham_tables(json.loads(HAM_TABLES.read_text()))}\n" if HAM_TABLES.is_file() else ""
+    tables = "".join(f"\n{ham_tables(json.loads(path.read_text()))}\n" for path in HAM_TABLES if path.is_file())
     return page[: page.index(HAM_BEGIN)] + HAM_BEGIN + tables + page[page.index(HAM_END) :]
 
 

@@ -135,7 +135,8 @@ def teach(recipe: Recipe, whole: Index, train: Index) -> Teaching | None:
     if not lessons:
         raise CxrError(
             f"Not one of the {read:,} boxes of {boxes.source} can be learned from: {others or 'there are none'}.",
-            "Name boxes of training films with boxes.source, in the dataset's names of images and findings.",
+            "Name boxes of training films, in the dataset's names of images and findings; or let films join training "
+            "with boxes.listed.",
         )
     digest = hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
     return Teaching(lessons, used, digest, meta, (f"{said}{f'; not used: {others}' if others else ''}.",))

@@ -152,7 +152,7 @@ class Boxes(Section):
         description="Boxes to learn from: dataset, or a file (mined, exported and corrected, or truth)."
     )
     annotated: float = Field(1.0, gt=0, le=1, description="Share of the patients whose boxes are used.")
-    listed: str = Field("", description="A file of image names: these films join training, with their boxes only.")
+    listed: str = Field("", description="A file of image names, whose patients join training: see docs/methods.md.")
     ranks: tuple[int, ...] = Field((1,), description="Ranks that are used; empty: all.")
     min_score: float = Field(0.0, ge=0, le=1, description="Boxes with a lower score are not used.")
     masks: Literal["boxes", "regions"] = Field(
@@ -243,7 +243,8 @@ class Recipe(Section):
     def _cuts_are_of_findings(self) -> Self:
         unknown = set(self.mine.cuts_of) - set(self.data.findings)
         if self.data.findings and unknown:
-            raise ValueError(f"mine.cuts_of names {', '.join(sorted(unknown))}, which data.findings does not")
+            known = ", ".join(self.data.findings)
+            raise ValueError(f"mine.cuts_of names {', '.join(sorted(unknown))}, and the findings are {known}")
         return self
 
     @model_validator(mode="after")

@@ -80,6 +80,8 @@ def _fault_sentence(fault: Any) -> str:
         return f"the key {key} is missing."
     if fault["type"] == "value_error":  # our own checks name their keys
         return f"{fault['ctx']['error']}."
+    if fault["type"] == "tuple_type" and fault["loc"][-1] != "phases":
+        return f"{key} is a list: write [{fault['input']}] (got {fault['input']!r})."
     if fault["type"] in ("model_type", "tuple_type"):
         return f"{key} is a section, not a value (got {fault['input']!r})."
     return f"{key}: {fault['msg']} (got {fault['input']!r})."

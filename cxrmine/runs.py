@@ -77,13 +77,17 @@ class Run:
     thresholds: dict[str, float]
 
 
-def write_recipe(folder: RunFolder, recipe: Recipe, dataset: str, boxes: str = "", made_by: Sequence[str] = ()) -> None:
-    """`dataset`: its fingerprint; `boxes`: sha256 of the files of boxes to learn from; `made_by`: of whose weights."""
+def write_recipe(
+    folder: RunFolder, recipe: Recipe, dataset: str, boxes: str = "", made_by: Sequence[str] | None = ()
+) -> None:
+    """`dataset`: its fingerprint; `boxes`: sha256 of the files of boxes to learn from; `made_by`: of whose weights,
+    None where nobody knows whom these have seen."""
     record = f'\n[provenance]\ndataset = "{dataset}"\nversion = "{__version__}"\n'
     record += f'boxes = "{boxes}"\n' if boxes else ""
     start = folder.start(recipe)
-    before = [*([sha256(start.weights), *starts(start)] if start else ()), *made_by]
+    before = [*([sha256(start.weights), *starts(start)] if start else ()), *(made_by or ())]
     record += f"starts = {json.dumps(list(dict.fromkeys(before)))}\n" if before else ""
+    record += "strangers = true\n" if made_by is None or (start and strangers(start)) else ""
     write_text(folder.recipe, to_toml(recipe) + record)
 
 
@@ -95,6 +99,11 @@ def starts(folder: RunFolder) -> list[str]:
 def boxes_sha256(folder: RunFolder) -> str:
     """Of the files of boxes that this run learned from; empty where there were none."""
     return str(_provenance(folder).get("boxes", ""))
+
+
+def strangers(folder: RunFolder) -> bool:
+    """Whether a network that it descends from may have seen patients who are not in its table of patients."""
+    return bool(_provenance(folder).get("strangers", False))
 
 
 def _provenance(folder: RunFolder) -> dict[str, Any]:

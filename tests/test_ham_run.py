@@ -1,6 +1,7 @@
 """Runs that learn from boxes: going on after a kill, two processes, mining, and what they say of where boxes lie."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -210,7 +211,7 @@ def test_no_path_leaves_the_place_and_it_can_be_moved(place: Path, moved: Path, 
         ("demo-ham", ["boxes.source=nowhere.parquet"], ["There is no boxes table at nowhere.parquet"]),
         ("demo-ham", ["ham.union=true", "ham.positive=false"], ["ham.bound and ham.union", "need ham.positive = true"]),
         ("demo", ["boxes.source=dataset"], ['the section boxes is for method = "ham", and this is "cam"']),
-        ("demo-ham", ["mine.cuts_of={Masss=[0.2]}"], ["mine.cuts_of names Masss, which data.findings does not"]),
+        ("demo-ham", ["mine.cuts_of={Masss=[0.2]}"], ["mine.cuts_of names Masss, and the findings are"]),
         ("demo-ham", ["boxes.source=dataset"], ["Not one of the 21 boxes of dataset", "validate or test"]),
     ],
 )
@@ -226,6 +227,25 @@ def test_what_is_wrong_with_boxes_or_cuts_is_said_before_anything_is_made(
 def test_a_finding_that_a_run_does_not_know_is_refused_in_its_cuts(place: Path, tmp_path: Path) -> None:
     words = ("mine", "--run", place / "runs" / "ham", "--data", place / "data", "--out", tmp_path / "b.parquet")
     done = cxrmine(*words, "--set", "mine.cuts_of={Masss=[0.2]}")
-    refused(done, 1, "mine.cuts_of names Masss, which data.findings does not")
+    refused(done, 1, "mine.cuts_of names Masss, and the findings are")
     assert list(tmp_path.iterdir()) == []
     assert load_recipe(str(place / "runs" / "ham" / "recipe.toml"), ["mine.cuts_of={Mass=[0.2]}"]).mine.cuts_of
+
+
+RANKS = """
+import torch
+from accelerate import Accelerator
+from cxrmine.methods.hierarchical_attention import mean_over
+rank = Accelerator(cpu=True).process_index
+chosen = torch.tensor([[rank == 0, False], [False, False]])
+print(f"{mean_over(torch.full((2, 2), 0.45), chosen, 'image').item():.3f}", flush=True)
+"""
+
+
+def test_a_process_without_boxes_does_not_thin_out_the_others(tmp_path: Path) -> None:
+    """One film of two processes has a box, and loses 0.45: the mean of what they find, 0.9 and 0, is 0.45."""
+    (tmp_path / "ranks.py").write_text(RANKS)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(tmp_path / "ranks.py")]
+    done = subprocess.run(torchrun, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert sorted(re.findall(r"\d\.\d{3}", done.stdout)) == ["0.000", "0.900"]

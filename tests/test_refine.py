@@ -1,6 +1,8 @@
 """Refining boxes: the paper's rule by hand, and the whole command, very small."""
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -230,7 +232,7 @@ def test_what_is_done_is_not_done_again_and_what_is_lost_is(
         assert contents(asked) == before
     for lost in (
         ("ham", "out.parquet"),
-        ("refined.parquet", "ham"),
+        ("refined.parquet", "ham", "out.parquet"),
         ("refiner", "refined.parquet", "ham", "out.parquet"),
     ):
         for name in lost:
@@ -253,7 +255,7 @@ def test_other_boxes_into_the_same_folder_are_refused(
         run(other)
     shutil.copy(mined[0].run / "refined.parquet", folder / "refined.parquet")
     with pytest.raises(
-        CxrError, match=r"refined\.parquet was refined otherwise \(its recipe, weights_sha256, boxes_sha256 dif"
+        CxrError, match=r"refined\.parquet was refined otherwise \(its recipe, weights_sha256, starts, boxes_sha256 dif"
     ):
         run(replace(other, boxes=asked.boxes))
     assert not other.out.exists()
@@ -287,10 +289,60 @@ def test_a_film_that_cannot_be_read_any_more_is_left_out_and_said(
     names = read_boxes(asked.run / "refined.parquet").table["image_id"].to_pylist()
     name = names[0]
     (tmp_path / "data" / "images" / name).write_bytes(b"")
-    found = Refiner(replace(asked, data=tmp_path / "data"), Team("cpu")).run(tmp_path / "refined.parquet")
+    refiner = Refiner(replace(asked, data=tmp_path / "data"), Team("cpu"))
+    with pytest.raises(CxrError, match=r"1 of the \d+ films with boxes cannot be read, the first is .*max_unreadable"):
+        refiner.run(tmp_path / "refined.parquet")
+    data = refiner.recipe.data.model_copy(update={"max_unreadable": 0.5})
+    refiner.recipe = refiner.recipe.model_copy(update={"data": data})
+    found = refiner.run(tmp_path / "refined.parquet")
     assert found.boxes == 96 - names.count(name)
     images = pq.ParquetFile(tmp_path / "refined.images.parquet").read().to_pylist()
     assert [row["status"] for row in images if row["image_id"] == name] == ["unreadable: empty: zero bytes"]
+
+
+def test_fresh_moves_aside_what_refine_left_and_nothing_else(
+    drawn: tuple[Refine, RefineResult], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, _ = drawn
+    folder = tmp_path / "data"
+    shutil.copytree(dataset, folder)
+    names = {path.name for path in folder.iterdir()}
+    monkeypatch.setattr("cxrmine.stages.refine._train", lambda *_: (_ for _ in ()).throw(InterruptedError))
+    again = replace(asked, run=folder, out=tmp_path / "o.parquet", fresh=True)
+    with pytest.raises(InterruptedError):
+        run(again)
+    assert {path.name for path in folder.iterdir()} - {".lock"} == names, "there was nothing of ours"
+    for name in ("refiner", "refined.parquet", "refined.images.parquet", "ham"):
+        source = asked.run / name
+        shutil.copytree(source, folder / name) if source.is_dir() else shutil.copy(source, folder / name)
+    for n in ("1", "2"):
+        with pytest.raises(InterruptedError):
+            run(again)
+        shutil.copytree(asked.run / "ham", folder / "ham")
+        names |= {n, "ham"}
+        assert {path.name for path in folder.iterdir()} - {".lock"} == names
+    assert {path.name for path in (folder / "1").iterdir()} == {
+        "refiner", "refined.parquet", "refined.images.parquet", "ham",
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="--fresh would move"):
+        run(replace(asked, boxes=asked.run / "refined.parquet", out=tmp_path / "o.parquet", fresh=True))
+
+
+def test_two_processes_refine_the_same(drawn: tuple[Refine, RefineResult], tmp_path: Path) -> None:
+    """By a refiner that is there: the same table as one process; then both train the second network."""
+    asked, _ = drawn
+    folder = asked.run.with_name("two")
+    shutil.copytree(asked.run / "refiner", folder / "refiner")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "--", "cxrmine"]
+    words = ["refine", asked.boxes, "--data", asked.data, "--run", folder, "--out", tmp_path / "two.parquet"]
+    words += ["--recipe", asked.recipe, "--split", asked.split, "--device", "cpu", "--workers", "1"]
+    for override in asked.overrides:
+        words += ["--set", override]
+    done = subprocess.run([*torchrun, *map(str, words)], capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "two.parquet").is_file()
+    for name in ("refined.parquet", "refined.images.parquet"):
+        assert (folder / name).read_bytes() == (asked.run / name).read_bytes()
 
 
 # --- what is refused
@@ -319,7 +371,7 @@ def test_places_and_splits_that_are_none(dataset: Path, tmp_path: Path) -> None:
         (tmp_path / "d.parquet", "is a folder"),
         (tmp_path, "is a folder"),
         (tmp_path / "b.images.parquet", "is no name for a box table"),
-        (tmp_path / "run" / "refined.parquet", "is where the refined boxes lie"),
+        (tmp_path / "run" / "refined.parquet", "is where boxes lie that are read"),
     ):
         with pytest.raises(UsageError, match=said):
             run(replace(asked, out=out))

@@ -19,6 +19,7 @@ from cxrmine.data.index import BOX_SCHEMA, Index, in_share
 from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError
 from cxrmine.recipe_files import load_recipe
+from cxrmine.scoring.leakage import not_known
 from cxrmine.stages.teaching import Lesson, Teaching, draw, makers
 from cxrmine.stages.train import training_films
 
@@ -357,16 +358,35 @@ def test_boxes_drawn_by_hand_are_used_whole(tmp_path: Path) -> None:
 
 
 def test_whose_networks_mined_the_boxes() -> None:
-    """They count as seen where it is known whom they have seen: the patients of the same dataset's training."""
-    meta = {"weights_sha256": "b", "starts": ["a"], "trained_on": "x", "recipe": {"train": {"include": []}}}
+    """They count as known where they have seen nobody but the patients of the same dataset's training."""
+    meta = {"weights_sha256": "b", "starts": ["a"], "trained_on": "x", "dataset": "x", "seen_others": False}
     made = {
         name: makers(Teaching({}, pa.table({}), "", {**meta, **more}, ()), "x")
         for name, more in {
             "ours": {},
-            "of another dataset": {"trained_on": "y"},
-            "of boxed films": {"recipe": {"train": {"include": ["boxed"]}}},
-            "of listed films": {"recipe": {"train": {"include": []}, "boxes": {"listed": "fold1.txt"}}},
+            "by a network of another dataset": {"trained_on": "y"},
+            "on another dataset": {"dataset": "y"},
+            "by a network that has seen others": {"seen_others": True},
         }.items()
     }
-    assert made == {"ours": ["b", "a"], "of another dataset": [], "of boxed films": [], "of listed films": []}
-    assert makers(Teaching({}, pa.table({}), "", {}, ()), "x") == []
+    assert made.pop("ours") == ["b", "a"]
+    assert set(made.values()) == {None}
+    assert makers(Teaching({}, pa.table({}), "", {}, ()), "x") == [], "people drew them"
+
+
+def test_a_list_that_has_changed_is_another_list(tmp_path: Path) -> None:
+    index = films(("train", "a", HAS), ("test+", "b", HAS), ("test+", "c", HAS))
+    source, listed = write(tmp_path / "b.parquet", box(0), box(1), box(2)), tmp_path / "fold.txt"
+    sums = []
+    for names in ("01.png\n", "01.png\n02.png\n"):
+        listed.write_text(names)
+        sums.append(taught(index, source, f"boxes.listed={listed}").sha256)
+    assert sums[0] != sums[1] != taught(index, source).sha256 != sums[0]
+
+
+def test_a_run_taught_by_a_stranger_does_not_say_whom_it_has_seen(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    for record, said in (("", []), ("strangers = true", [f"The run in {tmp_path} learned boxes that another network"])):
+        (tmp_path / "recipe.toml").write_text(f"[provenance]\n{record}\n")
+        found = not_known(tmp_path / "patients.parquet", [("hand", {})])
+        assert [sentence[: len(said[0])] for sentence in found] == said

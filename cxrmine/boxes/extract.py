@@ -19,6 +19,7 @@ from cxrmine.errors import CxrError
 Map = npt.NDArray[np.float32]
 Align = Literal["centres", "resize"]
 STRIP = 64  # rows
+COMPONENTS_CUTS = (0.3,)
 
 
 class Cut(NamedTuple):
@@ -44,7 +45,7 @@ def peak(final: Map, cuts: Sequence[float] = (0.35, 0.5, 0.65), min_area: float 
     return [c for c in _around(final, (x, y), cuts) if _covers(c.box, final.shape, min_area)]
 
 
-def components(final: Map, cuts: Sequence[float] = (0.3,), min_area: float = 0.0005) -> list[Candidate]:
+def components(final: Map, cuts: Sequence[float] = COMPONENTS_CUTS, min_area: float = 0.0005) -> list[Candidate]:
     """Every component of every cut whose box covers at least `min_area` of the image; each a lesion of its own."""
     found: list[Candidate] = []
     for cut in cuts:

@@ -88,6 +88,11 @@ def clip(boxes: npt.ArrayLike, width: float, height: float) -> Floats:
     )
 
 
+def middles(boxes: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """n×4: the first pixel whose middle lies in a box, and the first beyond it, of columns and of rows."""
+    return np.ceil(as_boxes(boxes) - 0.5).astype(np.int64)
+
+
 def scale(boxes: npt.ArrayLike, x: npt.ArrayLike, y: npt.ArrayLike) -> Floats:
     """Multiply the x by `x` and the y by `y`: two numbers, or one of each a row."""
     factors = np.stack(np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64)), -1)

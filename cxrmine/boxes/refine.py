@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from cxrmine.boxes.geometry import area
+from cxrmine.boxes.geometry import area, middles
 from cxrmine.boxes.regions import area_inside
 
 AGREE = 0.3  # the IoU of region and box from which on the box is refined
@@ -20,7 +20,7 @@ def refine(region: Mask, box: npt.NDArray[np.float64]) -> Mask | None:
     union = region.sum() + area(box)[0] - shared
     if not union or shared / union < AGREE:
         return None
-    left, top, right, bottom = np.rint(box).astype(int).clip(0)
+    left, top, right, bottom = middles(box)[0].clip(0)
     inside = np.zeros_like(region)
     inside[top:bottom, left:right] = region[top:bottom, left:right]
     return inside if inside.any() else None

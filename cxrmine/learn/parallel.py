@@ -41,6 +41,15 @@ def keep_freed_memory() -> None:
     libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
+def mean_over_processes(count: Tensor) -> Tensor:
+    """A count of each process → their mean: a sum over it is then, averaged over the processes, a mean over all."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return count
+    total = count.clone()
+    torch.distributed.all_reduce(total)
+    return total / torch.distributed.get_world_size()
+
+
 def any_process(flag: bool, world: Accelerator) -> bool:
     """True in every process when it is true in one."""
     if world.num_processes == 1:

@@ -27,6 +27,7 @@ Departures:
 - foreground = "none" is the backbone alone, without the three convolutions; the paper does not say.
 - Mining cuts the normalised map at input size: at β + ln(t / (1 - t)) / α, where the soft mask is t. The paper's 0.999
   is 0.469. The same cells are above it as with the soft mask first, and boxes keep an order among them.
+- Of several processes, each sums a finding's errors (average = "finding") over its own films.
 - Findings that nobody judged (NaN) count as absent from the union; "any finding" is unknown where that hangs on them.
 """
 
@@ -37,6 +38,7 @@ from torch import Tensor, nn
 
 from cxrmine.config import HierarchicalAttention, Recipe, Step
 from cxrmine.learn.network import Backbone, between_cells, pool
+from cxrmine.learn.parallel import mean_over_processes
 from cxrmine.methods.cam import classification_loss
 
 EMPTY = 1e-5  # what the sum of a map is at least taken for
@@ -232,11 +234,15 @@ def outside(inner: Tensor, outer: Tensor, mask: Tensor) -> Tensor:
 
 
 def mean_over(losses: Tensor, chosen: Tensor, first: str) -> Tensor:
-    """Mean of the chosen of N×C: over each image's, then over the images that have one; first = finding: transposed."""
+    """Mean of the chosen of N×C: over each image's, then over the images that have one; first = finding: transposed.
+
+    Of several processes: over the images of all of them, so that one without such images does not thin out the others'.
+    """
     axis = 1 if first == "image" else 0
     count = chosen.sum(axis)
     each = torch.where(chosen, losses, 0).sum(axis) / count.clamp(min=1)
-    return each.sum() / (count > 0).sum().clamp(min=1)
+    having = mean_over_processes((count > 0).sum().to(losses.dtype))
+    return each.sum() / torch.where(having > 0, having, 1)
 
 
 def raised(maps: Tensor, size: int, lie: HierarchicalMiner) -> Tensor:

@@ -10,23 +10,23 @@ import pyarrow.parquet as pq
 
 from cxrmine.errors import CxrError
 from cxrmine.files import sha256
-from cxrmine.runs import RunFolder, starts
+from cxrmine.runs import RunFolder, starts, strangers
 
 
-def not_of_run(patients: Path | None, methods: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """The first prediction whose metadata say that it was made with other weights than those of the run, or than those
-    that it began with: whom these have seen, its patients tell as well."""
+def not_known(patients: Path | None, methods: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+    """Why a run's patients do not tell whom the networks behind these predictions have seen; nothing where they do.
+
+    They do for the run's own weights and for those that it descends from.
+    """
     run = patients and RunFolder(patients.parent)
     if not run or not run.weights.is_file():
-        return ""
+        return []
+    if strangers(run):
+        return [f"The run in {run.path} learned boxes that another network mined: whom that one has seen is not known."]
     ours = {sha256(run.weights), *starts(run)}
     made_with = ((name, meta.get("weights_sha256")) for name, meta in methods)
-    return next((name for name, weights in made_with if weights and weights not in ours), "")
-
-
-def not_known(name: str) -> Iterator[str]:
-    if name:
-        yield f"{name} was not made with this run: whom its network has seen is not known."
+    others = [name for name, weights in made_with if weights and weights not in ours]
+    return [f"{name} was not made with this run: whom its network has seen is not known." for name in others[:1]]
 
 
 def leakage(path: Path | None, judged: pa.Table) -> dict[str, int]:
@@ -51,6 +51,12 @@ def seen_images(path: Path, patients: pa.ChunkedArray) -> dict[str, int]:
         where = split.get(_plain(image["values"]))
         count = {name: n + image["counts"] * (name == where) for name, n in count.items()}
     return count
+
+
+def seen_others(path: Path, images: pa.Table) -> bool:
+    """Whether a run has seen patients who are not among those of a dataset's train and val."""
+    here = images.filter(pc.not_equal(images["split"], "test"))["patient_id"].cast(pa.string()).to_pylist()
+    return not set(_split_of(path)) <= set(map(_plain, here))
 
 
 def _split_of(path: Path) -> dict[str, str]:

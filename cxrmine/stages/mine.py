@@ -18,8 +18,8 @@ from cxrmine.errors import CxrError, UsageError, did_you_mean
 from cxrmine.files import check_writable, sha256
 from cxrmine.learn.team import Team
 from cxrmine.recipe_files import load_overrides, moved_paths, to_dict
-from cxrmine.runs import Run, open_run, starts
-from cxrmine.scoring.leakage import seen_images
+from cxrmine.runs import Run, open_run, starts, strangers
+from cxrmine.scoring.leakage import seen_images, seen_others
 
 WHICH = ("labelled", "predicted", "all")
 
@@ -209,6 +209,7 @@ def provenance(split: str, shard: tuple[int, int], recipe: Recipe, opened: Run, 
         "recipe": told,
         "weights_sha256": opened.weights_sha256,
         "starts": starts(opened.folder),
+        "seen_others": strangers(opened.folder) or seen_others(opened.folder.patients, index.table),
         "dataset": index.fingerprint,
         "trained_on": opened.dataset,
         "split": split,

@@ -6,13 +6,14 @@ What it leaves in its folder: refiner (a run), refined.parquet, ham (a run). Eve
 import contextlib
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cxrmine import console
 from cxrmine.boxes.shards import expand
-from cxrmine.boxes.table import read_meta
+from cxrmine.boxes.table import images_path, read_meta
 from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.files import check_writable, locked
@@ -22,6 +23,7 @@ from cxrmine.runs import RunFolder
 from cxrmine.stages import mine, train
 
 REFINER, REFINED, FINAL = "refiner", "refined.parquet", "ham"
+LEFT = (REFINER, REFINED, images_path(Path(REFINED)).name, FINAL)
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,10 @@ class RefineResult:
 def run(config: Refine) -> RefineResult:
     team = Team(config.device)
     _check(config)
-    if team.main and config.fresh:
-        _move_aside(config.run)
-    team.exchange(None)
     with locked(config.run) if team.main else contextlib.nullcontext():
+        if team.main and config.fresh:
+            _move_aside(config.run)
+        team.exchange(None)
         _train(config, REFINER, config.boxes, "boxes.masks=boxes")
         with team.together():
             refined = _refine(config, team)
@@ -91,34 +93,47 @@ def sentence(refined: Refined) -> str:
 
 
 def _check(config: Refine) -> None:
-    expand(config.boxes)  # there is something
+    """What can be known before two networks are trained."""
+    boxes = [path.resolve() for path in expand(config.boxes)]
     if (method := load_recipe(config.recipe).method) != "ham":
         raise UsageError(
             f'The recipe {config.recipe} has method = "{method}", which does not learn from boxes.',
             "Take the recipe ham, or another with that method.",
         )
+    for key in ("boxes.source", "boxes.masks"):
+        if any(override.split("=")[0].strip() == key for override in config.overrides):
+            raise UsageError(f"--set {key} is not for refine, which says that itself.", "Leave it out; name BOXES.")
     load_recipe(config.recipe, (*config.overrides, _source(config.boxes)))
+    open_dataset(config.data).select(config.split)
+    if config.fresh and any(path.is_relative_to((config.run / name).resolve()) for path in boxes for name in LEFT):
+        raise UsageError(f"--fresh would move {config.boxes} aside.", "Choose another --run, or copy these boxes.")
+    _check_out(config, boxes)
+
+
+def _check_out(config: Refine, boxes: Sequence[Path]) -> None:
     if config.out.is_dir():
         raise UsageError(
             f"--out {config.out} is a folder.", f"Name a file, for instance {config.out / 'boxes.parquet'}."
         )
     if config.out.suffix != ".parquet" or config.out.name.endswith(".images.parquet"):
         raise UsageError(f"--out {config.out} is no name for a box table.", "It ends in .parquet.")
-    if config.out.resolve() == (config.run / REFINED).resolve():
-        raise UsageError(f"--out {config.out} is where the refined boxes lie.", "Choose another --out.")
-    if config.out.exists() and not (config.overwrite or RunFolder(config.run / REFINER).finished):
+    if config.out.resolve() in (*boxes, (config.run / REFINED).resolve()):
+        raise UsageError(f"--out {config.out} is where boxes lie that are read.", "Choose another --out.")
+    done = RunFolder(config.run / FINAL).finished and not config.fresh
+    if config.out.exists() and not (config.overwrite or done):
         raise CxrError(f"{config.out} exists already.", "Choose another --out, or say --overwrite.")
     check_writable(config.out)
-    open_dataset(config.data).select(config.split)  # there is something to mine in the end
 
 
 def _move_aside(folder: Path) -> None:
-    """runs/refine → runs/refine.1, or the first number that is free."""
-    if folder.exists():
-        with locked(folder):  # nobody works in it
-            n = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.{n}").exists())
-        folder.rename(folder.with_name(f"{folder.name}.{n}"))
-        console.log(f"What was in {folder} is now in {folder.name}.{n}.")
+    """What refine left in runs/refine → runs/refine/1, or the first number that is free."""
+    there = [folder / name for name in LEFT if (folder / name).exists()]
+    if there:
+        aside = next(path for n in itertools.count(1) if not (path := folder / str(n)).exists())
+        aside.mkdir()
+        for path in there:
+            path.rename(aside / path.name)
+        console.log(f"What refine had left in {folder} is now in {aside}.")
 
 
 def _train(config: Refine, name: str, boxes: Path, *keys: str) -> None:

@@ -10,8 +10,8 @@ import torch
 
 from cxrmine import console
 from cxrmine.boxes.erase import normalise
-from cxrmine.boxes.extract import on_film
-from cxrmine.boxes.geometry import area, iou
+from cxrmine.boxes.extract import COMPONENTS_CUTS, on_film
+from cxrmine.boxes.geometry import area, iou, middles
 from cxrmine.boxes.refine import around, refine
 from cxrmine.boxes.regions import encode
 from cxrmine.boxes.table import COORDINATES, BoxWriter
@@ -78,13 +78,13 @@ class Refiner:
                     probabilities = 1 / (1 + np.exp(-logits[i]))
                     found.add(self._film(int(row), maps[i, 0], probabilities, batch.geometries[i]))
                 for row, why in batch.unreadable:
-                    name = self.index.table["image_id"][row].as_py()
-                    console.log(f"unreadable: {name}: {why}")
+                    console.log(f"unreadable: {self._who(row)['image_id']}: {why}")
                     found.images.append({**self._who(row), "boxes": 0, "status": f"unreadable: {why}"})
                 bar.advance(len(batch.rows) * self.team.size)
         everything = Found()
         for share in self.team.exchange(found):
             everything.add(share)
+        self._refuse_many_unreadable(everything)
         counted = _counted(everything)
         if self.team.main:
             with BoxWriter(path, {**self.meta, "refined": counted._asdict()}) as writer:
@@ -100,7 +100,7 @@ class Refiner:
             given = self.boxes.get((who["image_id"], finding), [])
             if not given:
                 continue
-            cut = min(cuts_of(self.recipe, finding) or (0.5,))
+            cut = min(cuts_of(self.recipe, finding) or COMPONENTS_CUTS)
             map_ = at_input(normalise(seen[c]), geometry, self.recipe, self.cells)
             frame = {**who, "finding": finding, "probability": float(probabilities[c])}
             for box in given:
@@ -110,6 +110,15 @@ class Refiner:
             size = {"width": geometry.width, "height": geometry.height}
             found.images.append({**frame, **size, "label": 1, "boxes": len(given), "status": "ok"})
         return found
+
+    def _refuse_many_unreadable(self, found: Found) -> None:
+        unreadable = [row for row in found.images if row["status"].startswith("unreadable")]
+        if len(unreadable) > self.recipe.data.max_unreadable * len(self.index):
+            raise CxrError(
+                f"{len(unreadable)} of the {len(self.index)} films with boxes cannot be read, the first is "
+                f"{unreadable[0]['image_id']} ({unreadable[0]['status']}).",
+                "See all with cxrmine check, or allow more with --set data.max_unreadable=SHARE.",
+            )
 
     def _who(self, row: int) -> Row:
         return {name: self.index.table[name][row].as_py() for name in ("image_id", "split", "patient_id")}
@@ -126,7 +135,7 @@ def refined(box: Row, map_: np.ndarray, cut: float, geometry: Geometry) -> tuple
         return {**size, **nothing}, None
     within = around(region, at)
     after = geometry.to_original(within[None])
-    left, top, right, bottom = np.rint(within).astype(int)
+    left, top, right, bottom = middles(within)[0]
     inside = map_[top : max(bottom, top + 1), left : max(right, left + 1)]
     worth = {"score": float(inside.mean()), "threshold": cut, "source": "refined"}
     shape = {"region": encode(region), "region_height": len(region), "region_width": len(region)}

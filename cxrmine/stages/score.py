@@ -102,8 +102,8 @@ def run(config: Score) -> ScoreResult:
     if bounds is not None:
         free = unbounded(bounds, findings)
         rules = replace(rules, departs=f"{rules.departs} {remarks.of_bounds(config.bounds, free, rules)}".strip())
-    made_elsewhere = leakage.not_of_run(config.run_patients, [(m.name, m.scan.meta) for m in methods])
-    leak = _leak(config, truth.judged, made_elsewhere)
+    not_known = leakage.not_known(config.run_patients, [(m.name, m.scan.meta) for m in methods])
+    leak = _leak(config, truth.judged, not_known)
     judge = court(rules, truth, methods, bounds, config.samples, config.seed)
     controls, origins, predicted = judge.judge(config.controls)
     compared = report.differing(predicted)
@@ -111,7 +111,7 @@ def run(config: Score) -> ScoreResult:
     document["counts"] |= {"truth_boxes_on_images_not_mined": truth.not_mined}
     document |= {"references": origins, "bounds": bounds, "against": report.published(references, beside)}
     notes += remarks.of_controls(controls, origins, len(judged_pairs(truth.judged)), rules)
-    notes += [*remarks.of_absent(predicted, rules), *leakage.not_known(made_elsewhere)]
+    notes += [*remarks.of_absent(predicted, rules), *not_known]
     products = bool(methods) and all(m.scan.meta.get("split") == "train" for m in methods)
     notes += [*leakage.notes(leak, products), *remarks.of_predictions(predicted)]
     if truth.not_mined:
@@ -139,12 +139,12 @@ def _of_probabilities(config: Score) -> ScoreResult:
     methods = [(name, read_probabilities(paths, index.findings)) for name, paths in zip(names, groups, strict=True)]
     splits = ",".join(config.splits) or None
     document = areas.document(methods, index, splits, config.findings or None)
-    made_elsewhere = leakage.not_of_run(config.run_patients, [(name, p.meta) for name, p in methods])
-    leak = _leak(config, areas.judged_images(methods, index, splits).table, made_elsewhere)
+    not_known = leakage.not_known(config.run_patients, [(name, p.meta) for name, p in methods])
+    leak = _leak(config, areas.judged_images(methods, index, splits).table, not_known)
     strange = [n for n, p in methods if p.meta.get("dataset", index.fingerprint) != index.fingerprint]
     notes = [f"CAREFUL: the probabilities of {', '.join(strange)} are of another dataset."] if strange else []
     notes += [f"{name}: {areas.told(of['counts'])}." for name, of in areas.by_method(document).items()]
-    notes += [*leakage.not_known(made_elsewhere), *leakage.notes(leak, products=False)]
+    notes += [*not_known, *leakage.notes(leak, products=False)]
     rows = [report.Row(name, *areas.keyed(of)) for name, of in areas.by_method(document).items()]
     beside = _beside(references, list(document["auc"]), AUC)
     rows += beside
@@ -257,10 +257,10 @@ def _seen_on_maps(config: Score, methods: Sequence[Method]) -> list[Seen]:
     return [Seen(f"the maps in {config.maps}", open_maps(config.maps).looked_at(), mined=True)]
 
 
-def _leak(config: Score, judged: pa.Table, made_elsewhere: str) -> dict[str, int]:
-    leak = {} if made_elsewhere else leakage.leakage(config.run_patients, judged)
+def _leak(config: Score, judged: pa.Table, not_known: list[str]) -> dict[str, int]:
+    leak = {} if not_known else leakage.leakage(config.run_patients, judged)
     if config.strict:
-        leakage.refuse(leak, config.run_patients is not None and not made_elsewhere)
+        leakage.refuse(leak, config.run_patients is not None and not not_known)
     return leak
 
 

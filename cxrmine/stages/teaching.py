@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrmine.boxes.door import REQUIRED, read_table
+from cxrmine.boxes.geometry import middles
 from cxrmine.boxes.regions import decode
 from cxrmine.boxes.shards import expand, read_boxes
 from cxrmine.boxes.table import COORDINATES, truth_table
@@ -50,7 +51,7 @@ class Lesson(NamedTuple):
 class Teaching:
     lessons: Mapping[tuple[int, int], Lesson]  # row of the training films, finding
     table: pa.Table  # the boxes that are used
-    sha256: str  # of the files that they come from
+    sha256: str  # of the files that they come from, and of the list; of a dataset's own boxes empty
     meta: Mapping[str, Any]  # what the table says about its making
     notes: tuple[str, ...]
 
@@ -73,7 +74,7 @@ class Teaching:
 
 
 def draw(lesson: Lesson, frame: Geometry, mask: Masks) -> None:
-    """1 where a box or its region lies. A box takes the pixels that it covers to a half, and one at least."""
+    """1 where a box or its region lies. A box takes the pixels whose middle it has, and one at least."""
     if lesson.size not in (None, (frame.width, frame.height)):
         raise _other_film(lesson, (frame.width, frame.height))
     beyond = lesson.boxes[:, 2:] - (frame.width, frame.height)
@@ -82,7 +83,7 @@ def draw(lesson: Lesson, frame: Geometry, mask: Masks) -> None:
             f"A box of {lesson.image_id} lies outside its film of {frame.width} × {frame.height} pixels.",
             "Give boxes in pixels of the film as stored.",
         )
-    edges = np.rint(frame.to_input(lesson.boxes)).astype(int)
+    edges = middles(frame.to_input(lesson.boxes))
     for (left, top, right, bottom), region in zip(edges, lesson.regions, strict=True):
         if region is None:
             top, left = min(top, len(mask) - 1), min(left, len(mask) - 1)
@@ -138,18 +139,19 @@ def teach(recipe: Recipe, whole: Index, train: Index) -> Teaching | None:
             "Name boxes of training films, in the dataset's names of images and findings; or let films join training "
             "with boxes.listed.",
         )
-    digest = hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
+    files += [Path(boxes.listed)] if boxes.listed else []
+    digest = hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest() if files else ""
     return Teaching(lessons, used, digest, meta, (f"{said}{f'; not used: {others}' if others else ''}.",))
 
 
-def makers(teaching: Teaching, dataset: str) -> list[str]:
-    """sha256 of the weights that mined the boxes, and of those that these began with, where it is known whom they have
-    seen: the dataset's own patients of train and val."""
+def makers(teaching: Teaching, dataset: str) -> list[str] | None:
+    """sha256 of the weights that mined the boxes, and of those that these descend from: all of them have seen patients
+    of the dataset's train and val alone. None where that is not known; nothing where people drew the boxes."""
     meta = teaching.meta
-    recipe = meta.get("recipe", {})
-    strangers = recipe.get("train", {}).get("include") or (recipe.get("boxes") or {}).get("listed")
-    if "weights_sha256" not in meta or meta.get("trained_on") != dataset or strangers:
+    if "weights_sha256" not in meta:
         return []
+    if meta.get("seen_others", True) or not meta.get("trained_on") == meta.get("dataset") == dataset:
+        return None
     return [meta["weights_sha256"], *meta.get("starts", [])]
 
 
@@ -170,7 +172,7 @@ def _reasons(
     ]
     drawn = pc.equal(table["source"].cast(pa.string()), "truth").fill_null(False).to_numpy()
     ranks = np.isin(table["rank"].to_numpy(), boxes.ranks) | drawn | (not boxes.ranks)
-    scores = table["score"].cast(pa.float64()).fill_null(1.0).to_numpy()
+    scores = table["score"].fill_null(1.0).to_numpy()
     return [
         ("of images that the dataset does not have", np.array([p is None for p in who], bool)),
         ("of patients that validate or test", np.array([p in elsewhere for p in who], bool)),
@@ -178,7 +180,7 @@ def _reasons(
         ("of findings that are not learned", np.array([f not in column for f in findings], bool)),
         ("of findings that their film's label does not have", ~np.array(there, bool)),
         ("of other ranks than boxes.ranks", ~ranks),
-        (f"with a score below {boxes.min_score:g}", scores < boxes.min_score),
+        (f"with a score below {boxes.min_score:g}", scores < np.float32(boxes.min_score)),
         ("of patients beyond boxes.annotated", np.array([not _annotated(boxes, p) for p in who], bool)),
     ]
 

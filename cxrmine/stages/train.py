@@ -81,6 +81,8 @@ def run(config: Train) -> TrainResult:
                 _refuse_another(folder, recipe, dataset.fingerprint, teaching)
             else:
                 made_by = makers(teaching, dataset.fingerprint) if teaching else []
+                if made_by is None:
+                    console.log("CAREFUL: whom the network has seen that mined these boxes is not known.")
                 seen = [train, dataset.select("train")] if made_by else [train]
                 _write_patients(folder, seen, validation, folder.start(recipe))
                 write_recipe(folder, recipe, dataset.fingerprint, teaching.sha256 if teaching else "", made_by)

@@ -80,8 +80,7 @@ def recipe(asked: argparse.Namespace, seed: int, run: str, fold: int = 0) -> Rec
     lacks = OWN_KEYS[of.method] + (() if of.boxes else ("boxes.",))
     changes += [*(change for change in asked.set if not change.startswith(lacks)), *of.changes]
     if start := begins(asked, of):
-        place = PLACES.get(start, start) if not fold or start == "am-refined" else Steps(asked, seed, fold).place(start)
-        changes.append(f"train.start=../runs/{place}")
+        changes.append(f"train.start=../runs/{Steps(asked, seed, fold).place(start)}")
     if of.method == "am" and asked.data:
         changes.append("train.include=[]")  # the judged films are new to every row
     return load_recipe(name, changes).model_copy(update={"name": run})

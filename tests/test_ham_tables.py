@@ -187,6 +187,8 @@ def test_recipes_of_real_data(runs: Any) -> None:
     """No start but that of attention mining; boxes of a fold's list; CheXpert's baselines have recipes of their own."""
     asked = Namespace(data=Path("x"), layout="ChestX-ray14", folds=Path("/lists"), set=["ham.alpha=50.0", "am.kp=none"])
     made = {run: runs.recipe(asked, 2, run, 4) for run in runs.RUNS}
+    assert made["boxes-twice"].train.start == "../runs/sr-4/refiner"
+    assert made["chain"].train.start == "../runs/am-refined/ham"
     assert {run for run, recipe in made.items() if recipe.train.start} == {"am", "boxes-twice", "chain"}
     assert made["am"].train.include == ()
     assert made["boxes"].boxes.source == "../truth.parquet"
@@ -242,7 +244,7 @@ def test_a_fold_judges_what_is_not_listed(script: dict[str, Any], tmp_path: Path
     assert read_table(seed.truth)["image_id"].to_pylist().count(boxed[0]) >= 1
     assert sorted(set(read_table(seed.judged)["image_id"].to_pylist())) == boxed[3:]
     assert [seed.place(name) for name in ("ham", "am-refined", "boxes", "sr", "mse", "chain")] == [
-        "ham", "am-refined/ham", "sr-2/refiner", "sr-2/ham", "mse-2", "chain-2/ham"
+        "ham", "am-refined/ham", "sr-2/refiner", "sr-2/ham", "mse-2", "chain-2"
     ]  # fmt: skip
 
 

@@ -103,8 +103,10 @@ def _check(config: Refine) -> None:
     for key in ("boxes.source", "boxes.masks"):
         if any(override.split("=")[0].strip() == key for override in config.overrides):
             raise UsageError(f"--set {key} is not for refine, which says that itself.", "Leave it out; name BOXES.")
-    load_recipe(config.recipe, (*config.overrides, _source(config.boxes)))
-    open_dataset(config.data).select(config.split)
+    recipe = load_recipe(config.recipe, (*config.overrides, _source(config.boxes)))
+    index = open_dataset(config.data)
+    index.select(config.split)
+    train.training_films(index.restrict(recipe.data.findings) if recipe.data.findings else index, recipe)
     if config.fresh and any(path.is_relative_to((config.run / name).resolve()) for path in boxes for name in LEFT):
         raise UsageError(f"--fresh would move {config.boxes} aside.", "Choose another --run, or copy these boxes.")
     _check_out(config, boxes)

@@ -140,10 +140,8 @@ def refined(box: Row, map_: np.ndarray, cut: float, geometry: Geometry) -> tuple
     worth = {"score": float(inside.mean()), "threshold": cut, "source": "refined"}
     shape = {"region": encode(region), "region_height": len(region), "region_width": len(region)}
     place = dict(zip(COORDINATES, after[0].tolist(), strict=True))
-    return {**size, **worth, **shape, **place}, (
-        float(iou(after, before)[0]),
-        float(min(1, region.sum() / area(at)[0])),
-    )
+    fill = min(1.0, float(region.sum() / area(at)[0]))
+    return {**size, **worth, **shape, **place}, (float(iou(after, before)[0]), fill)
 
 
 def _by_pair(table: pa.Table) -> dict[tuple[str, str], list[Row]]:

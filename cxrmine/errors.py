@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Sequence
 
+SHOWN = 5  # rows or words that a message names
+
 
 class CxrError(Exception):
     """The input is at fault (exit 1)."""
@@ -35,3 +37,13 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     lowered = {k.lower(): k for k in known}
     near = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.6)
     return f" Did you mean {lowered[near[0]]}?" if near else ""
+
+
+def rows_text(rows: Sequence[int]) -> str:
+    """`row 3`, or `rows 3, 17, 20, 31, 58 and 39 more`"""
+    return f"row{'s' * (len(rows) > 1)} {some_text([str(row) for row in rows])}"
+
+
+def some_text(words: Sequence[str]) -> str:
+    more = f" and {len(words) - SHOWN:,} more" if len(words) > SHOWN else ""
+    return f"{', '.join(words[:SHOWN])}{more}"

@@ -50,3 +50,16 @@ def setting(key: str, flag: str | Path | None, default: str | None = None) -> st
         also = f", set {variable}" if variable else ""
         raise UsageError(f"No {key} is named ({KEYS[key]}).", f'Say --{key}{also}, or put {key} = "…" into {FILE}.')
     return found
+
+
+def assignments(text: str, example: str) -> dict[str, str]:
+    """`edema=Edema,mass=Mass` as a dictionary."""
+    result: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not (name and equals and value):
+            raise UsageError(f"{part.strip()!r} is not of the form name=value.", f"Write it like {example}.")
+        if name in result:
+            raise UsageError(f"{name} is given twice: {result[name]} and {value}.", "Give it once.")
+        result[name] = value
+    return result

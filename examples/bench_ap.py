@@ -29,10 +29,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cxrmine.boxes.table import COORDINATES, NAME
 from cxrmine.scoring.detection import ap, rank
 from cxrmine.scoring.greedy import COCO_IOUS, true_positives
 from cxrmine.scoring.judged import ABSENT, JUDGED, Cover, collect, match
+from cxrmine.tables import COORDINATES, NAME
 
 IMAGES, FINDINGS, PAIRS, A_PAIR, SIDE = 112_120, 14, 179_342, 3, 1024
 NAMES = [f"finding {f:02}" for f in range(FINDINGS)]

@@ -30,8 +30,8 @@ import pyarrow.parquet as pq
 import torch
 
 from cxrmine.cores import threads
+from cxrmine.data.datasets import open_dataset
 from cxrmine.data.index import Index
-from cxrmine.data.layouts import open_dataset
 from cxrmine.files import write_json
 from cxrmine.learn.checkpoint import save_weights
 from cxrmine.learn.inference import forward

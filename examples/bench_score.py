@@ -23,7 +23,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrmine.boxes.table import IMAGES_SCHEMA, ROW_GROUP, SCHEMA, images_path, truth_table, with_meta, write_boxes
+from cxrmine.boxes.table import IMAGES_SCHEMA, ROW_GROUP, SCHEMA, images_path, truth_table, write_boxes
+from cxrmine.tables import with_meta
 
 FINDINGS = [
     "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis", "Hernia",

@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 from tables import Folder
 
 from cxrmine.boxes.shards import read_boxes
-from cxrmine.boxes.table import COORDINATES, truth_table, write_boxes
+from cxrmine.boxes.table import truth_table, write_boxes
 from cxrmine.config import Recipe
-from cxrmine.data.layouts import open_dataset
+from cxrmine.data.datasets import open_dataset
 from cxrmine.recipe_files import load_recipe
 from cxrmine.stages import refine
+from cxrmine.tables import COORDINATES
 
 CHEXPERT = "CheXpert"
 ALONE = ("ham.positive=false", "ham.bound=false", "ham.union=false")

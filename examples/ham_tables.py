@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 
 from cxrmine import console
 from cxrmine.boxes.door import read_table
-from cxrmine.data.layouts import open_dataset
+from cxrmine.data.datasets import open_dataset
 from cxrmine.files import write_json
 from cxrmine.report.scores import Row
 from cxrmine.scoring import published

@@ -8,12 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from cxrmine.boxes.scan import REGION, Mined, open_boxes, read_mined
-from cxrmine.boxes.table import BOX_ORDER, COORDINATES, SCHEMA, BoxWriter, build, order_in_pair, ordered, truth_table
+from cxrmine.boxes.table import BOX_ORDER, SCHEMA, BoxWriter, order_in_pair, truth_table
 from cxrmine.scoring.cover import Labels, people
 from cxrmine.scoring.cover import build as build_cover
 from cxrmine.scoring.localization import Bounds
 from cxrmine.scoring.protocols import PROTOCOLS, Protocol
 from cxrmine.scoring.scores import Prediction, Rules, Scores, score_boxes
+from cxrmine.tables import COORDINATES, build, ordered
 
 Box = tuple[float, float, float, float]
 TRUTH: Box = (0, 0, 10, 10)

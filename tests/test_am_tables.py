@@ -13,7 +13,7 @@ import pytest
 
 from cxrmine.boxes.door import read_table
 from cxrmine.boxes.table import read_meta
-from cxrmine.data.layouts import open_dataset
+from cxrmine.data.datasets import open_dataset
 from cxrmine.data.phantom.findings import FINDINGS
 from cxrmine.errors import CxrError
 from cxrmine.scoring.second_lesions import Second

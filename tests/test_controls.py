@@ -4,7 +4,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cxrmine.boxes.table import COORDINATES
 from cxrmine.scoring import controls
 from cxrmine.scoring.controls import (
     IN_SAMPLE,
@@ -16,6 +15,7 @@ from cxrmine.scoring.controls import (
     random_control,
     random_map,
 )
+from cxrmine.tables import COORDINATES
 from tests.by_hand import TRUTH, score, truth
 
 

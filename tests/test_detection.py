@@ -12,7 +12,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cxrmine.boxes.table import BOX_ORDER, COORDINATES, SCHEMA, build, ordered, truth_table
+from cxrmine.boxes.table import BOX_ORDER, SCHEMA, truth_table
 from cxrmine.scoring.detection import (
     RATES,
     Found,
@@ -31,6 +31,7 @@ from cxrmine.scoring.detection import (
 from cxrmine.scoring.greedy import COCO_IOUS, RSNA_IOUS, confident_first, falling_key, passes, true_positives
 from cxrmine.scoring.judged import ABSENT, JUDGED, UNKNOWN, Absent, Cover, Judged, Matches, collect, match
 from cxrmine.scoring.localization import centre_inside
+from cxrmine.tables import COORDINATES, build, ordered
 
 TRUTH = (0, 0, 10, 10)
 FAR = (50, 50, 60, 60)

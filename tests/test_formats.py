@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxrmine.boxes.lint import lint
-from cxrmine.boxes.table import COORDINATES, truth_table, write_boxes
+from cxrmine.boxes.table import truth_table, write_boxes
+from cxrmine.data.drawn import read as reading
+from cxrmine.data.drawn import vindr
+from cxrmine.data.drawn.read import parse_columns, read_drawn
+from cxrmine.data.drawn.sheet import LOOKED_AT, SCHEMA, Drawn
 from cxrmine.errors import CxrError, UsageError
-from cxrmine.scoring.formats import read as reading
-from cxrmine.scoring.formats import vindr
-from cxrmine.scoring.formats.drawn import LOOKED_AT, SCHEMA, Drawn
-from cxrmine.scoring.formats.read import parse_columns, read_drawn
+from cxrmine.tables import COORDINATES
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 NIH = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"

@@ -12,12 +12,13 @@ from skimage.measure import label
 from cxrmine.boxes import regions
 from cxrmine.boxes.door import read_truth
 from cxrmine.boxes.maps import FINAL, MapsWriter, index_path, maps_path, read_maps
-from cxrmine.boxes.table import BOX_ORDER, COORDINATES, SCHEMA, read_meta, truth_table, with_meta
+from cxrmine.boxes.table import BOX_ORDER, SCHEMA, read_meta, truth_table
 from cxrmine.data.images import fit_geometry
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.scoring.from_maps import IOU, THRESHOLDS, component_overlaps, grouped, maxboxacc2, open_maps
 from cxrmine.scoring.tuning import GRID, best_cut, half, halves, tune
 from cxrmine.stages.mine import Mine, run
+from cxrmine.tables import COORDINATES, with_meta
 
 FIRST, SECOND = ("2", "4", "7"), ("1", "3", "5")  # patients by half
 

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from cxrmine.boxes.table import COORDINATES, truth_table, write_boxes
+from cxrmine.boxes.table import truth_table, write_boxes
 from cxrmine.cli import app
+from cxrmine.data.drawn.read import read_drawn
 from cxrmine.scoring.controls import IN_SAMPLE
-from cxrmine.scoring.formats.read import read_drawn
 from cxrmine.scoring.protocols import PROTOCOLS
+from cxrmine.tables import COORDINATES
 from tests.by_hand import score
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

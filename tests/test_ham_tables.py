@@ -12,7 +12,7 @@ import pytest
 
 from cxrmine.boxes.door import read_table
 from cxrmine.boxes.table import images_path, read_meta
-from cxrmine.data.layouts import open_dataset
+from cxrmine.data.datasets import open_dataset
 from cxrmine.data.phantom.findings import FINDINGS
 from cxrmine.recipe_files import builtin_recipes, load_recipe, to_dict
 from cxrmine.runs import RunFolder, read_recipe

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cxrmine.data.datasets import open_dataset
 from cxrmine.data.index import UNMENTIONED, Dropped, Index, corners, is_validation, split_by_patient
-from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError, UsageError
 
 NIH = Path(__file__).parents[2] / "shared" / "data" / "nih"

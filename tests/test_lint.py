@@ -6,11 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cxrmine.boxes.lint import KINDS, Fault, assignments, lint, rename, report, summary, without_faults
-from cxrmine.boxes.table import COORDINATES, truth_table
+from cxrmine.boxes.lint import KINDS, Fault, lint, rename, report, summary, without_faults
+from cxrmine.boxes.table import truth_table
+from cxrmine.data.drawn.read import read_drawn
+from cxrmine.data.drawn.sheet import drawn_table
 from cxrmine.errors import UsageError
-from cxrmine.scoring.formats.drawn import drawn_table
-from cxrmine.scoring.formats.read import read_drawn
+from cxrmine.settings import assignments
+from cxrmine.tables import COORDINATES
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 KNOWN = ("Mass", "Nodule", "Edema")

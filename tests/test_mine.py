@@ -14,9 +14,9 @@ import pytest
 from cxrmine.boxes.extract import to_input
 from cxrmine.boxes.maps import FINAL, maps_path, read_maps
 from cxrmine.boxes.shards import read_boxes, shard_path
-from cxrmine.boxes.table import COORDINATES, images_path, read_meta
+from cxrmine.boxes.table import images_path, read_meta
+from cxrmine.data.datasets import open_dataset
 from cxrmine.data.images import fit_geometry
-from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.files import write_bytes
 from cxrmine.learn.team import Team
@@ -24,6 +24,7 @@ from cxrmine.runs import open_run
 from cxrmine.stages.boxer import Mined
 from cxrmine.stages.mine import Mine, provenance, run, summary
 from cxrmine.stages.miner import Miner
+from cxrmine.tables import COORDINATES
 from tests.test_cli import cxrmine, refused
 
 ERASED = ("mine.rounds=3", "mine.fixed_weights=true")

@@ -21,7 +21,7 @@ from cxrmine.boxes.extract import extract, nearest_cells, to_input
 from cxrmine.boxes.maps import read_maps
 from cxrmine.boxes.shards import read_boxes
 from cxrmine.boxes.table import images_path, read_meta
-from cxrmine.data.layouts import open_dataset
+from cxrmine.data.datasets import open_dataset
 from cxrmine.files import sha256
 from cxrmine.learn.parallel import accelerator
 from cxrmine.learn.team import Team

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrmine.boxes.table import BOX_ORDER, NAME, SCHEMA, build, ordered, truth_table
+from cxrmine.boxes.table import BOX_ORDER, SCHEMA, truth_table
+from cxrmine.tables import NAME, build, ordered
 
 PLAIN = pa.schema([("image_id", NAME), ("finding", NAME), ("rank", pa.int16()), ("score", pa.float32())])
 names = st.one_of(st.none(), st.sampled_from(["b", "a", "é", "a.png", "B", ""]))

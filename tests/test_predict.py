@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from cxrmine.boxes.shards import shard_path
 from cxrmine.boxes.table import images_path, read_meta
-from cxrmine.data.layouts import open_dataset
+from cxrmine.data.datasets import open_dataset
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.runs import open_run
 from cxrmine.scoring.areas import document

@@ -5,11 +5,12 @@ import pyarrow as pa
 import pytest
 
 from cxrmine.boxes.geometry import iou_matrix
-from cxrmine.boxes.table import COORDINATES, SCHEMA, TRUTH_SCHEMA, truth_table
+from cxrmine.boxes.table import SCHEMA, TRUTH_SCHEMA, truth_table
+from cxrmine.data.drawn.read import read_drawn
+from cxrmine.data.drawn.sheet import drawn_table, looked_at
 from cxrmine.errors import CxrError, UsageError
-from cxrmine.scoring.formats.drawn import drawn_table, looked_at
-from cxrmine.scoring.formats.read import read_drawn
 from cxrmine.scoring.readers import by_reader, merged, reader_against_rest
+from cxrmine.tables import COORDINATES
 
 
 def drawn(*rows: tuple) -> pa.Table:

@@ -16,9 +16,9 @@ from cxrmine.boxes.geometry import area, iou
 from cxrmine.boxes.refine import around, refine
 from cxrmine.boxes.regions import decode
 from cxrmine.boxes.shards import Boxes, read_boxes
-from cxrmine.boxes.table import COORDINATES, images_path, read_meta
+from cxrmine.boxes.table import images_path, read_meta
+from cxrmine.data.datasets import open_dataset
 from cxrmine.data.images import fit_geometry
-from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.learn.team import Team
 from cxrmine.stages import mine as mining
@@ -26,6 +26,7 @@ from cxrmine.stages.refine import Refine, RefineResult, run, sentence, summary
 from cxrmine.stages.refiner import Refiner
 from cxrmine.stages.refiner import refined as refined_row
 from cxrmine.stages.training import Training
+from cxrmine.tables import COORDINATES
 from tests.test_cli import cxrmine, refused
 from tests.test_ham_run import TINY_HAM
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from cxrmine.boxes.erase import erase
 from cxrmine.boxes.masks import read_masks
 from cxrmine.config import Phase
+from cxrmine.data.datasets import open_dataset
 from cxrmine.data.index import Index
-from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError
 from cxrmine.learn.inference import infer
 from cxrmine.learn.loop import Loop

@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxrmine.boxes.shards import shard_path
-from cxrmine.boxes.table import SCHEMA, build
+from cxrmine.boxes.table import SCHEMA
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.scoring.figures import MEAN, Key
 from cxrmine.scoring.protocols import PROTOCOLS
 from cxrmine.scoring.truth import Asked, Seen, read, seen
 from cxrmine.stages import score
 from cxrmine.stages.score import Score
+from cxrmine.tables import build
 from tests.score_cases import BOX, HEADER, IMAGES, META, SIZED, cell, draw, drawn_by_hand, lines, mine
 
 CONTROLS = ["mean box", "typical box", "random map"]

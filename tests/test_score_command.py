@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxrmine import console
-from cxrmine.data.layouts import open_dataset
+from cxrmine.data.datasets import open_dataset
 from cxrmine.scoring.classification import auc_interval, delong_test
 from cxrmine.scoring.protocols import PROTOCOLS
 from cxrmine.stages import mine as mining

@@ -13,15 +13,16 @@ import pytest
 
 from cxrmine.boxes.regions import encode
 from cxrmine.boxes.shards import read_boxes, shard_path
-from cxrmine.boxes.table import SCHEMA, build, write_boxes
+from cxrmine.boxes.table import SCHEMA, write_boxes
+from cxrmine.data.datasets import open_dataset
 from cxrmine.data.images import Geometry, fit_geometry
 from cxrmine.data.index import BOX_SCHEMA, Index, in_share
-from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError
 from cxrmine.recipe_files import load_recipe
 from cxrmine.scoring.leakage import not_known
 from cxrmine.stages.teaching import Lesson, Teaching, draw, makers
 from cxrmine.stages.train import training_films
+from cxrmine.tables import build
 
 HAS, BOTH, HAS_NOT = (1, 0), (1, 1), (0, 0)  # of Mass and Nodule
 Row = dict[str, Any]

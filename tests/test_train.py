@@ -16,7 +16,7 @@ import pytest
 from torch import Tensor
 
 from cxrmine.config import Phase
-from cxrmine.data.layouts import open_dataset
+from cxrmine.data.datasets import open_dataset
 from cxrmine.errors import CxrError
 from cxrmine.learn.loop import Loop
 from cxrmine.methods.registry import load

@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from cxrmine.boxes.table import BOX_ORDER, COORDINATES, NAME, SCHEMA, TRUTH_SCHEMA, build, order_in_pair, ordered
+from cxrmine.boxes.table import BOX_ORDER, SCHEMA, TRUTH_SCHEMA, order_in_pair
 from cxrmine.errors import CxrError
+from cxrmine.tables import COORDINATES, NAME, REQUIRED, build, ordered
 
-REQUIRED = ("image_id", "finding", *COORDINATES)
 SIZED = (*COORDINATES, "image_width", "image_height")
 OUTSIDE = 0.01  # pixels: what rounding to float32 may add, not what a wrong size does
 SHOWN_ROWS = 5

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrmine.boxes.door import OUTSIDE, SHOWN_ROWS
-from cxrmine.boxes.table import COORDINATES
-from cxrmine.errors import UsageError, did_you_mean
+from cxrmine.boxes.door import OUTSIDE
+from cxrmine.errors import UsageError, did_you_mean, rows_text, some_text
+from cxrmine.tables import COORDINATES
 
 KINDS = (
     "unknown finding",
@@ -88,7 +88,9 @@ def summary(faults: Sequence[Fault]) -> list[str]:
         groups[fault.kind, fault.what if fault.row else ""].append(fault)
     lines = []
     for (kind, what), group in groups.items():
-        where = rows_text([fault.row for fault in group]) if group[0].row else _some([fault.what for fault in group])
+        where = (
+            rows_text([fault.row for fault in group]) if group[0].row else some_text([fault.what for fault in group])
+        )
         lines.append(f"{len(group):,} {kind}{' ' * bool(what)}{what}: {where}")
     if len(lines) > SHOWN_LINES:
         lines[SHOWN_LINES:] = [f"and {len(lines) - SHOWN_LINES:,} more such lines"]
@@ -124,34 +126,11 @@ def rename(table: pa.Table, names: Mapping[str, str], vocabulary: Sequence[str] 
     return table.set_column(place, field, words.take(encoded.indices).cast(field.type))
 
 
-def assignments(text: str, example: str) -> dict[str, str]:
-    """`edema=Edema,mass=Mass` as a dictionary."""
-    result: dict[str, str] = {}
-    for part in text.split(","):
-        name, equals, value = (word.strip() for word in part.partition("="))
-        if not (name and equals and value):
-            raise UsageError(f"{part.strip()!r} is not of the form name=value.", f"Write it like {example}.")
-        if name in result:
-            raise UsageError(f"{name} is given twice: {result[name]} and {value}.", "Give it once.")
-        result[name] = value
-    return result
-
-
 def rows_of(table: pa.Table) -> Ints:
     """The numbers of the rows in their file."""
     if "row" in table.column_names:
         return table["row"].to_numpy().astype(np.int64)
     return np.arange(1, len(table) + 1)
-
-
-def rows_text(rows: Sequence[int]) -> str:
-    """`row 3`, or `rows 3, 17, 20, 31, 58 and 39 more`"""
-    return f"row{'s' * (len(rows) > 1)} {_some([str(row) for row in rows])}"
-
-
-def _some(words: Sequence[str]) -> str:
-    more = f" and {len(words) - SHOWN_ROWS:,} more" if len(words) > SHOWN_ROWS else ""
-    return f"{', '.join(words[:SHOWN_ROWS])}{more}"
 
 
 def _names(table: pa.Table, findings: Sequence[str] | None, images: AbstractSet[str] | None) -> list[Mark]:

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 
 from cxrmine.boxes.door import read_table
 from cxrmine.boxes.shards import SHARD, shard_path
-from cxrmine.boxes.table import read_meta, with_meta
+from cxrmine.boxes.table import read_meta
 from cxrmine.errors import CxrError
 from cxrmine.files import atomic
+from cxrmine.tables import with_meta
 
 FINAL = 0  # the `round` of the aggregated map; 1..T are the maps of the rounds
 

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from cxrmine.boxes.door import checked, read_table
 from cxrmine.boxes.shards import expand, refuse_foreign, shard_stem
-from cxrmine.boxes.table import IMAGES_SCHEMA, META_KEY, SCHEMA, build, images_path, parse_meta
+from cxrmine.boxes.table import IMAGES_SCHEMA, SCHEMA, images_path
 from cxrmine.errors import CxrError
+from cxrmine.tables import META_KEY, build, parse_meta
 
 GROUPS = 8  # row groups at a time: half a million boxes
 READY = 4  # chunks that are read before they are asked for

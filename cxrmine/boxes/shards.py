@@ -9,18 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrmine.boxes.door import checked, no_row_twice, read_table
-from cxrmine.boxes.table import (
-    BOX_ORDER,
-    COORDINATES,
-    IMAGE_ORDER,
-    IMAGES_SCHEMA,
-    META_KEY,
-    build,
-    images_path,
-    ordered,
-    parse_meta,
-)
+from cxrmine.boxes.table import BOX_ORDER, IMAGE_ORDER, IMAGES_SCHEMA, images_path
 from cxrmine.errors import CxrError
+from cxrmine.tables import COORDINATES, META_KEY, build, ordered, parse_meta
 
 SHOWN = 5  # names in a message
 SHARD = re.compile(r"(?P<base>.+)-(?P<i>\d{5})-of-(?P<n>\d{5})")

@@ -77,10 +77,10 @@ def score(
     sources = predictions or ([] if maps else [Path(setting("boxes", None, "boxes.parquet"))])
     source, folder = Path(setting("truth", truth)), setting("run", run, "")
     _refuse_places({"--json": json_out, "--csv": csv_out, "--markdown": markdown_out}, [*sources, source])
-    from cxrmine.boxes.lint import assignments
+    from cxrmine.data.drawn.read import parse_columns
     from cxrmine.report import scores as report
     from cxrmine.runs import RunFolder as Folder
-    from cxrmine.scoring.formats.read import parse_columns
+    from cxrmine.settings import assignments
     from cxrmine.stages import score as stage
 
     named = run is not None or (folder and Path(folder).exists())  # one from the settings may be still to come

@@ -19,11 +19,12 @@ import pyarrow.compute as pc
 
 from cxrmine.boxes.extract import extract, to_input
 from cxrmine.boxes.geometry import mean_box, scale, typical_box
-from cxrmine.boxes.table import BOX_ORDER, COORDINATES, SCHEMA, build, order_in_pair, ordered
+from cxrmine.boxes.table import BOX_ORDER, SCHEMA, order_in_pair
 from cxrmine.cores import threads
 from cxrmine.data.images import fit_geometry
 from cxrmine.scoring.cover import named
 from cxrmine.scoring.judged import SIZES, codes, corners, numbers
+from cxrmine.tables import COORDINATES, build, ordered
 
 FOLDS = 5
 MOST_REFERENCES = 400  # a typical box compares all with all

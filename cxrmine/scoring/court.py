@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from cxrmine.boxes.scan import REGION, Mined, Scan, ahead, open_boxes, read_mined
 from cxrmine.boxes.shards import grouped
-from cxrmine.boxes.table import BOX_ORDER, ordered
+from cxrmine.boxes.table import BOX_ORDER
 from cxrmine.cores import pool
 from cxrmine.scoring.controls import IN_SAMPLE, at_equal_steps, box_controls, placed_on, random_control
 from cxrmine.scoring.cover import Labels, absent_pairs, build, judged_by, named, on_images, only, people
@@ -25,6 +25,7 @@ from cxrmine.scoring.readers import by_reader, reader_against_rest
 from cxrmine.scoring.scores import Prediction, Rules, Scores, score_boxes
 from cxrmine.scoring.truth import Truth
 from cxrmine.scoring.tuning import halves, tune
+from cxrmine.tables import ordered
 
 READERS = "reader against the others"
 MOST_CONTROLLED = 20_000  # pairs that controls are scored on

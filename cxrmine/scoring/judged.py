@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrmine.boxes.geometry import area, intersection
-from cxrmine.boxes.table import COORDINATES
 from cxrmine.errors import CxrError
+from cxrmine.tables import COORDINATES
 
 UNKNOWN, JUDGED, ABSENT = 0, 1, 2
 SIZES = ("image_width", "image_height")

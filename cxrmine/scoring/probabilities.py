@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 
 from cxrmine.boxes.door import floats, read_table, report_faults
 from cxrmine.boxes.shards import grouped, refuse_foreign
-from cxrmine.boxes.table import COORDINATES, META_KEY, NAME, ROW_GROUP, build, ordered, parse_meta, with_meta
+from cxrmine.boxes.table import ROW_GROUP
 from cxrmine.data.index import Index
 from cxrmine.errors import CxrError
 from cxrmine.files import atomic
+from cxrmine.tables import COORDINATES, META_KEY, NAME, build, ordered, parse_meta, with_meta
 
 NAMES = ("image_id", "patient_id", "split", "status")  # the columns that are no findings
 OK = "ok"

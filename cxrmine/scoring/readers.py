@@ -14,8 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrmine.boxes.table import BOX_ORDER, COORDINATES, SCHEMA, build, order_in_pair, ordered, truth_table
+from cxrmine.boxes.table import BOX_ORDER, SCHEMA, order_in_pair, truth_table
 from cxrmine.errors import CxrError, UsageError, did_you_mean
+from cxrmine.tables import COORDINATES, build, ordered
 
 How = Literal["union", "fused"]
 OVERLAP = 0.4

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxrmine.boxes.geometry import iou_matrix
-from cxrmine.boxes.table import COORDINATES
+from cxrmine.tables import COORDINATES
 
 Pair = tuple[str, str]
 

@@ -18,13 +18,13 @@ from cxrmine.boxes.door import refuse_outside
 from cxrmine.boxes.lint import lint, rename, report, summary, without_faults
 from cxrmine.boxes.scan import Mined
 from cxrmine.boxes.table import TRUTH_SCHEMA, truth_table
+from cxrmine.data.datasets import open_dataset
+from cxrmine.data.drawn.read import read_drawn
 from cxrmine.data.encoded import Unreadable
 from cxrmine.data.images import image_size
 from cxrmine.data.index import SPLITS, Index
-from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError, UsageError, did_you_mean
 from cxrmine.scoring.cover import Labels
-from cxrmine.scoring.formats.read import read_drawn
 from cxrmine.scoring.judged import numbers
 from cxrmine.scoring.readers import How, merged, refuse_unknown_how
 

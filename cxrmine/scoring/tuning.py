@@ -18,12 +18,13 @@ import pyarrow as pa
 
 from cxrmine.boxes.extract import Cut, extract
 from cxrmine.boxes.geometry import iou_matrix
-from cxrmine.boxes.table import BOX_ORDER, COORDINATES, SCHEMA, build, ordered
+from cxrmine.boxes.table import BOX_ORDER, SCHEMA
 from cxrmine.data.images import Geometry
 from cxrmine.errors import CxrError, UsageError, did_you_mean
 from cxrmine.scoring.cover import named
 from cxrmine.scoring.from_maps import FinalMaps, at_once, grouped, open_maps
 from cxrmine.scoring.judged import SIZES
+from cxrmine.tables import COORDINATES, build, ordered
 
 Choice = Literal["held-out", "oracle"]
 GRID = tuple(i / 20 for i in range(1, 20))

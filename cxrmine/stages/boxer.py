@@ -8,10 +8,10 @@ import numpy as np
 from cxrmine.boxes.erase import aggregate, erase
 from cxrmine.boxes.extract import extract, nearest_cells, on_film, to_input
 from cxrmine.boxes.maps import FINAL
-from cxrmine.boxes.table import COORDINATES
 from cxrmine.config import Recipe
 from cxrmine.data.images import Geometry
 from cxrmine.data.index import UNMENTIONED, Index
+from cxrmine.tables import COORDINATES
 
 
 class Cells(NamedTuple):

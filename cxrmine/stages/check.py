@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from cxrmine.console import progress
 from cxrmine.cores import threads
+from cxrmine.data.datasets import open_dataset
 from cxrmine.data.images import Unreadable, image_size, read_image
 from cxrmine.data.index import EXAMPLES, HARMLESS, NO_FILE, SPLITS, Index, corners
-from cxrmine.data.layouts import open_dataset
 
 BLOCK = 1024  # films handed to the pool at once: memory does not grow with the dataset
 SLACK = 1e-3  # of a pixel: what a table rounds away puts no box outside its film

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 from cxrmine.boxes.door import read_truth
 from cxrmine.boxes.geometry import iou
 from cxrmine.boxes.maps import FINAL, read_maps
-from cxrmine.boxes.table import COORDINATES
 from cxrmine.data.images import read_image
 from cxrmine.report.overlay import Case
+from cxrmine.tables import COORDINATES
 
 CASES = 12
 

@@ -12,8 +12,8 @@ from cxrmine.boxes.maps import index_path, maps_path, refuse_other_shards
 from cxrmine.boxes.shards import shard_path
 from cxrmine.boxes.table import images_path, read_meta
 from cxrmine.config import Recipe
+from cxrmine.data.datasets import open_dataset
 from cxrmine.data.index import Index
-from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError, UsageError, did_you_mean
 from cxrmine.files import check_writable, sha256
 from cxrmine.learn.team import Team

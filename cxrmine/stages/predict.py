@@ -6,7 +6,7 @@ from typing import Any
 
 from cxrmine.boxes.shards import shard_path
 from cxrmine.boxes.table import read_meta
-from cxrmine.data.layouts import open_dataset
+from cxrmine.data.datasets import open_dataset
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.files import check_writable
 from cxrmine.recipe_files import load_overrides

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from cxrmine import console
 from cxrmine.boxes.shards import expand
 from cxrmine.boxes.table import images_path, read_meta
-from cxrmine.data.layouts import open_dataset
+from cxrmine.data.datasets import open_dataset
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.files import check_writable, locked
 from cxrmine.learn.team import Team

@@ -14,10 +14,10 @@ from cxrmine.boxes.extract import COMPONENTS_CUTS, on_film
 from cxrmine.boxes.geometry import area, iou, middles
 from cxrmine.boxes.refine import around, refine
 from cxrmine.boxes.regions import encode
-from cxrmine.boxes.table import COORDINATES, BoxWriter
+from cxrmine.boxes.table import BoxWriter
 from cxrmine.cores import threads
+from cxrmine.data.datasets import open_dataset
 from cxrmine.data.images import Geometry
-from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError
 from cxrmine.learn import parallel
 from cxrmine.learn.inference import infer
@@ -29,6 +29,7 @@ from cxrmine.stages.boxer import Cells, at_input, cuts_of
 from cxrmine.stages.mine import provenance
 from cxrmine.stages.refine import REFINER, Refine, Refined
 from cxrmine.stages.train import training_films
+from cxrmine.tables import COORDINATES
 
 Row = dict[str, Any]
 

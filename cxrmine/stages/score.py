@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrmine.boxes.shards import grouped
-from cxrmine.data.layouts import open_dataset
+from cxrmine.data.datasets import open_dataset
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.report import notes as remarks
 from cxrmine.report import scores as report

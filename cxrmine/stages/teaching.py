@@ -18,11 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrmine.boxes.door import REQUIRED, read_table
+from cxrmine.boxes.door import read_table
 from cxrmine.boxes.geometry import middles
 from cxrmine.boxes.regions import decode
 from cxrmine.boxes.shards import expand, read_boxes
-from cxrmine.boxes.table import COORDINATES, truth_table
+from cxrmine.boxes.table import truth_table
 from cxrmine.config import Boxes, Recipe
 from cxrmine.data.images import Geometry
 from cxrmine.data.index import Index, in_share
@@ -30,6 +30,7 @@ from cxrmine.errors import CxrError
 from cxrmine.files import sha256
 from cxrmine.recipe_files import read_text
 from cxrmine.scoring import truth
+from cxrmine.tables import COORDINATES, REQUIRED
 
 DATASET = "dataset"
 OUTSIDE = 0.01  # pixels that a box may reach beyond its film, by rounding

@@ -17,8 +17,8 @@ from cxrmine import console
 from cxrmine.boxes.door import read_table
 from cxrmine.config import Recipe
 from cxrmine.cores import threads
+from cxrmine.data.datasets import open_dataset
 from cxrmine.data.index import Index, in_share
-from cxrmine.data.layouts import open_dataset
 from cxrmine.errors import CxrError
 from cxrmine.files import atomic, locked
 from cxrmine.recipe_files import differences, load_recipe, moved_paths, to_dict, validate_recipe

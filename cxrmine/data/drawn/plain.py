@@ -7,10 +7,9 @@ and height may stand for the far corner. Nothing is said of images without a box
 
 from collections.abc import Mapping, Sequence
 
-from cxrmine.boxes.door import REQUIRED
-from cxrmine.boxes.table import COORDINATES
+from cxrmine.data.drawn.sheet import Drawn, Sheet, corners, drawn_table, from_xywh
 from cxrmine.errors import UsageError, did_you_mean
-from cxrmine.scoring.formats.drawn import Drawn, Sheet, corners, drawn_table, from_xywh
+from cxrmine.tables import COORDINATES, REQUIRED
 
 SHAPE = f"a table with the columns {', '.join(REQUIRED)}"
 FAR = COORDINATES[2:]

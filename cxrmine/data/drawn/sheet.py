@@ -13,9 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrmine.boxes.lint import rows_text
-from cxrmine.boxes.table import COORDINATES, build
-from cxrmine.errors import CxrError
+from cxrmine.errors import CxrError, rows_text
+from cxrmine.tables import COORDINATES, build
 
 SCHEMA = pa.schema(
     [

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cxrmine.boxes.lint import assignments, rows_text
-from cxrmine.boxes.table import META_KEY, parse_meta
-from cxrmine.errors import CxrError, UsageError
-from cxrmine.scoring.formats import coco, ham, nih, plain, rsna, vindr
-from cxrmine.scoring.formats.drawn import Drawn, Sheet
+from cxrmine.data.drawn import coco, ham, nih, plain, rsna, vindr
+from cxrmine.data.drawn.sheet import Drawn, Sheet
+from cxrmine.errors import CxrError, UsageError, rows_text
+from cxrmine.settings import assignments
+from cxrmine.tables import META_KEY, parse_meta
 
 SHEETS = (nih, plain, vindr, rsna)
 DOCUMENTS = (coco, ham)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from cxrmine.data import chestxray14
 from cxrmine.data.index import Index
+from cxrmine.data.layouts import chestxray14
 from cxrmine.errors import CxrError
 
 LAYOUTS = (chestxray14,)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cxrmine.scoring.formats.drawn import Drawn, corners, drawn_table, four
+from cxrmine.data.drawn.sheet import Drawn, corners, drawn_table, four
 
 SHAPE = "HAM's BBoxes.json of CheXpert"
 FINDINGS = (

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from cxrmine.scoring.formats.drawn import Drawn, Sheet, drawn_table, from_xywh, looked_at
+from cxrmine.data.drawn.sheet import Drawn, Sheet, drawn_table, from_xywh, looked_at
 
 SHAPE = "RSNA's stage_2_train_labels.csv"
 BOX = ("x", "y", "width", "height")

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow.compute as pc
 
-from cxrmine.boxes.table import COORDINATES
-from cxrmine.scoring.formats.drawn import Drawn, Sheet, corners, drawn_table, looked_at
+from cxrmine.data.drawn.sheet import Drawn, Sheet, corners, drawn_table, looked_at
+from cxrmine.tables import COORDINATES
 
 SHAPE = "VinDr-CXR's train.csv or annotations_train.csv"
 COLUMNS = ("image_id", "class_name", *COORDINATES)

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cxrmine.boxes.lint import rows_text
-from cxrmine.errors import CxrError
-from cxrmine.scoring.formats.drawn import Drawn, as_number, drawn_table, four, from_xywh, looked_at, sides
+from cxrmine.data.drawn.sheet import Drawn, as_number, drawn_table, four, from_xywh, looked_at, sides
+from cxrmine.errors import CxrError, rows_text
 
 SHAPE = "COCO JSON with images, annotations and categories"
 LISTS = ("images", "annotations", "categories")

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from cxrmine.data.chestxray14 import OTHER_SPELLINGS, PUBLISHED_FINDINGS
-from cxrmine.scoring.formats.drawn import Drawn, Sheet, drawn_table, from_xywh
+from cxrmine.data.drawn.sheet import Drawn, Sheet, drawn_table, from_xywh
+from cxrmine.data.layouts.chestxray14 import OTHER_SPELLINGS, PUBLISHED_FINDINGS
 
 SHAPE = "NIH's BBox_List_2017.csv"
 COLUMNS = ("Image Index", "Finding Label", "x", "y", "w", "h")

@@ -87,12 +87,11 @@ def test_films_that_are_missing_or_cannot_be_read(tmp_path: Path) -> None:
     (images / "black.png").write_bytes(cv2.imencode(".png", np.zeros((HEIGHT, WIDTH), np.uint8))[1].tobytes())
     report = run(Check(root))
     assert found(report) == {
-        "no file for this image": ("error", 1, ("gone.png",)),
+        "no file for this image": ("error", 2, ("folder.png", "gone.png")),
         "unreadable image: cut off before its end": ("error", 2, ("images/cut.jpg", "images/cut.png")),
         "unreadable image: empty: zero bytes": ("error", 1, ("images/zero.png",)),
         "unreadable image: not a PNG, JPEG or DICOM file": ("error", 1, ("images/page.png",)),
         "unreadable image: damaged: a checksum does not match": ("error", 1, ("images/bent.png",)),
-        "unreadable image: a folder, not a file": ("error", 1, ("images/folder.png",)),
         "constant image: one gray value": ("warning", 1, ("images/black.png",)),
     }
     assert not report.ok
@@ -133,9 +132,9 @@ def test_boxes_in_the_wrong_place(tmp_path: Path) -> None:
         ),
         "box of a finding that its image is not labelled with": ("error", 1, ("b.png Mass 1.0,1.0..6.0,6.0",)),
         "same box twice": ("warning", 1, ("a.png Mass 0.0,0.0..60.0,40.0",)),
-        "box without an area": ("error", 1, ("a.png,Mass,3,3,0,4",)),
-        "box of a finding that no image is labelled with": ("error", 1, ("a.png,Hernia,3,3,4,4",)),
-        "box of an image without a row": ("error", 1, ("x.png,Mass,3,3,4,4",)),
+        "box without an area": ("error", 1, ("row 7: a.png Mass 3,3,3,7",)),
+        "box of a finding that no image is labelled with": ("error", 1, ("row 8: a.png Hernia 3,3,7,7",)),
+        "box of an image without a row": ("error", 1, ("row 9: x.png Mass 3,3,7,7",)),
     }
 
 

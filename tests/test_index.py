@@ -339,13 +339,13 @@ def test_notes_on_unusual_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "is not a table"),
+        (b"", "empty: zero bytes"),
         (
             HEADER.replace("Patient ID", "Person").encode() + b"\na.png,Mass,0,1,50,M,PA,1,1,1,1\n",
             "no column Patient ID",
         ),
         (HEADER.encode() + b"\n", "Nothing is left"),
-        (HEADER.encode() + b"\na.png,No Finding,0,1,50,M,PA,1,1,1,1\n", "No image of this dataset has a finding"),
+        (HEADER.encode() + b"\na.png,No Finding,0,1,50,M,PA,1,1,1,1\n", "No image of .* has a finding"),
         (b"\xff\xfe\x00junk\n\xff\xff", "is not a table|no column"),
     ],
 )

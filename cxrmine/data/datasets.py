@@ -1,24 +1,41 @@
-"""The dataset layouts that can be read. A new one is a new file here: SHAPE, recognise(root) and read(root)."""
+"""The door to every dataset. A new layout is a new file in layouts/: SHAPE, recognise(tree) and read(tree, reading)."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from cxrmine.data import vocabulary
+from cxrmine.data.assemble import assemble
 from cxrmine.data.index import Index
 from cxrmine.data.layouts import chestxray14
+from cxrmine.data.reading import Reading, with_own
+from cxrmine.data.tree import ARCHIVE, Tree
 from cxrmine.errors import CxrError
 
 LAYOUTS = (chestxray14,)
+DEEPEST = 4  # folders that have nothing but one folder in them
 
 
-def open_dataset(path: Path) -> Index:
-    """The index of the dataset in folder `path`, whatever its layout."""
+def open_dataset(path: Path, reading: Reading | None = None, archives: bool = False) -> Index:
+    """The index of the dataset in folder `path`, whatever its layout; with `archives`, those in it are looked into, and
+    `path` may be one."""
     if not path.exists():
         raise CxrError(f"There is no dataset folder {path}.", "Name it with --data, or make one with cxrmine phantom.")
-    if not path.is_dir():
+    if path.is_file() and not ARCHIVE.fullmatch(path.name):
         raise CxrError(
             f"{path} is a file, not a dataset folder.", "Name the folder that the dataset was unpacked into."
         )
-    for layout in LAYOUTS:
-        if layout.recognise(path):
-            return layout.read(path)
+    if path.is_file() and not archives:
+        raise CxrError(f"{path} is an archive.", f"Make a pack of it first: cxrmine pack --data {path} --out PACK.")
+    top = tree = Tree(path, archives)
+    for _ in range(DEEPEST):
+        for layout in LAYOUTS:
+            if why := layout.recognise(tree):
+                told = with_own(reading or Reading(), tree)
+                index = assemble(tree, vocabulary.renamed(layout.read(tree, told), told.vocabulary), told)
+                return replace(index, notes=(f"layout: {index.layout}, because {why}", *index.notes))
+        inner = [name for name in tree.top if not name.startswith(".")]
+        if len(inner) != 1 or (tree.has(inner[0]) and not (archives and ARCHIVE.fullmatch(inner[0]))):
+            break
+        tree = tree.under(inner[0])
     known = "; ".join(layout.SHAPE for layout in LAYOUTS)
-    raise CxrError(f"{path} is in no layout that is known here.", f"Known: {known}.")
+    raise CxrError(f"{top} is in no layout that is known here.", f"Known: {known}.")

@@ -11,14 +11,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrmine.data.tree import Tree
 from cxrmine.errors import CxrError, UsageError, did_you_mean
+from cxrmine.tables import COORDINATES
 
 UNMENTIONED = -128  # what a null label is in an int8 array
 SPLITS = ("train", "val", "test")
 SELECTIONS = (*SPLITS, "boxed", "all")
-BOX_COLUMNS = ("x_min", "y_min", "x_max", "y_max")
 BOX_SCHEMA = pa.schema(
-    [("image_id", pa.string()), ("finding", pa.string()), *((name, pa.float64()) for name in BOX_COLUMNS)]
+    [
+        ("image_id", pa.string()),
+        ("finding", pa.string()),
+        *((name, pa.float64()) for name in COORDINATES),
+        ("reader", pa.string()),
+    ]
 )
 VALIDATION_SHARE = 0.10  # of the training patients
 TEST_SHARE = 0.20  # of all patients, where a dataset has no official lists
@@ -26,7 +32,10 @@ NO_FILE = "no file for this image"
 IN_NO_LIST = "in neither split list"
 FILE_WITHOUT_ROW = "file without a row"
 SECOND_FILE = "second file of an image"
-HARMLESS = frozenset({IN_NO_LIST, FILE_WITHOUT_ROW, SECOND_FILE})  # reasons that leave the rest of a dataset right
+LATERAL = "lateral view, and frontal ones are asked for"
+OF_ANOTHER = "box of an image that is left out"
+# Reasons that leave the rest of a dataset right.
+HARMLESS = frozenset({IN_NO_LIST, FILE_WITHOUT_ROW, SECOND_FILE, LATERAL, OF_ANOTHER})
 EXAMPLES = 3
 
 
@@ -51,7 +60,10 @@ class Index:
     table: image_id (unique), path (relative to root; null: no such file), split (train, val or test), patient_id,
     view, labels (struct: an int8 a finding; 1 present, 0 absent, -1 uncertain, null not mentioned), boxed, and
     width, height where the dataset tells the size of the file that is read.
-    boxes: truth, half-open, in pixels of the image file. Their area is positive and their finding is in `findings`.
+    boxes: truth, half-open, in pixels of the image file. Their area is positive and their finding is in `findings`;
+    reader is null where nobody says who drew it.
+    looked_at: image_id and reader, where the dataset says who read which image; these found what they drew and no more.
+    tree: where its films lie; None where that is `root`, a folder.
     """
 
     root: Path
@@ -61,6 +73,8 @@ class Index:
     boxes: pa.Table
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
+    looked_at: pa.Table | None = None
+    tree: Tree | None = None
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -145,19 +159,21 @@ class Index:
         """sha256 of what the dataset says, whatever the order of its rows, its folder, and the files that are there."""
         table = self.table.sort_by("image_id")
         findings = sorted(self.findings)
-        keys = [("image_id", "ascending"), ("finding", "ascending"), *((name, "ascending") for name in BOX_COLUMNS)]
+        keys = [(name, "ascending") for name in BOX_SCHEMA.names]
         boxes = self.boxes.sort_by(keys)
         digest = hashlib.sha256(json.dumps(findings).encode())
         for column in (table["image_id"], table["split"], table["patient_id"], boxes["image_id"], boxes["finding"]):
             digest.update(json.dumps(column.to_pylist()).encode())
         digest.update(replace(self, table=table).labels(findings).tobytes())
         digest.update(corners(boxes).astype("<f8").tobytes())
+        if boxes["reader"].null_count < len(boxes):
+            digest.update(json.dumps(boxes["reader"].to_pylist()).encode())
         return digest.hexdigest()
 
 
 def corners(boxes: pa.Table) -> np.ndarray:
     """The four corner columns as n×4 float64."""
-    return np.column_stack([boxes[name].to_numpy() for name in BOX_COLUMNS]).reshape(-1, 4)
+    return np.column_stack([boxes[name].to_numpy() for name in COORDINATES]).reshape(-1, 4)
 
 
 def boxes_of(boxes: pa.Table, image_ids: pa.ChunkedArray) -> pa.Table:

@@ -5,18 +5,25 @@ fields. Pixels of the PNG, which is 1024×1024 whatever the radiograph was. `Inf
 patient is the number in the image's name, written as in Data_Entry: 00013118_008.png is of 13118.
 """
 
+import csv
+import io
 import re
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from cxrmine.data.drawn.sheet import Drawn, Sheet, drawn_table, from_xywh
-from cxrmine.data.layouts.chestxray14 import OTHER_SPELLINGS, PUBLISHED_FINDINGS
+from cxrmine.data.drawn.sheet import Drawn, Sheet, as_float, drawn_table, from_xywh
+from cxrmine.errors import CxrError
 
 SHAPE = "NIH's BBox_List_2017.csv"
 COLUMNS = ("Image Index", "Finding Label", "x", "y", "w", "h")
 SIDE = 1024
+PUBLISHED_FINDINGS = (
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis", "Hernia",
+    "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
+)  # fmt: skip
+OTHER_SPELLINGS = {"Infiltrate": "Infiltration"}
 NAME = re.compile(r"(\d+)_\d+\.\w+")
 
 
@@ -45,6 +52,19 @@ def read(sheet: Sheet) -> Drawn:
         }
     )
     return Drawn(table, None, "NIH BBox_List", PUBLISHED_FINDINGS, "xywh")
+
+
+def by_position(text: str, where: str) -> Sheet:
+    """The list as a sheet of COLUMNS, whatever its header is; a copy without one keeps its first box."""
+    try:
+        rows = [[word.strip() for word in row] for row in csv.reader(io.StringIO(text, newline="")) if any(row)]
+    except csv.Error as fault:
+        raise CxrError(f"{where} is not a table: {fault}.", "Get the file again.") from None
+    if rows and np.isnan([as_float(word) for word in (rows[0] + [""] * 6)[2:6]]).any():
+        rows = rows[1:]
+    fields = zip(*((row + [""] * 6)[:6] for row in rows), strict=True) if rows else [()] * 6
+    columns = {name: pa.array(field, pa.string()) for name, field in zip(COLUMNS, fields, strict=True)}
+    return Sheet(where, columns, np.arange(1, len(rows) + 1))
 
 
 def patient(image_id: str | None) -> str | None:

@@ -76,7 +76,7 @@ class Sheet(NamedTuple):
         try:
             values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         except pa.ArrowException:  # no number somewhere
-            values = np.array([_number(text) for text in self.text(name).to_pylist()], dtype=np.float64)
+            values = np.array([as_float(text) for text in self.text(name).to_pylist()], dtype=np.float64)
         return np.where(np.isfinite(values), values, np.nan)
 
     def sides(self, name: str) -> pa.Array:
@@ -145,7 +145,7 @@ def four(values: Any) -> tuple[float, ...]:
     return tuple(map(as_number, values)) if whole else (math.nan,) * len(COORDINATES)
 
 
-def _number(text: str | None) -> float:
+def as_float(text: str | None) -> float:
     try:
         return float(text or "nan")
     except ValueError:

@@ -44,7 +44,8 @@ class Raw:
     """What a layout read. `images` has ROWS, a row an image as the dataset lists them.
 
     view: null where nobody says. split: train, val, test, TRAIN_AND_VAL or NO_SPLIT; null where the dataset has none.
-    path: where the film should be, in the dataset; null where its file cannot be told.
+    path: where the film should be, in the dataset; null where its file cannot be told. Two more columns, width and
+    height (int32), where the dataset tells the size of the file.
     labels: of each finding, in their order, int8 an image; null: not mentioned.
     boxes: as drawn, with the columns of data.drawn.sheet.SCHEMA. looked_at: which reader read which image, or None.
     """
@@ -87,6 +88,7 @@ def assemble(tree: Tree, raw: Raw, reading: Reading) -> Index:
         "labels": pa.StructArray.from_arrays(list(labels.values()), names=list(labels)),
         "boxed": pc.is_in(images["image_id"], value_set=boxes["image_id"].combine_chunks()),
     }
+    columns |= {name: images[name] for name in ("width", "height") if name in images.column_names}
     looked_at = raw.looked_at
     if looked_at is not None:
         looked_at = looked_at.filter(_is_in(looked_at["image_id"], images["image_id"].combine_chunks()))

@@ -10,6 +10,7 @@ from cxrmine.commands import guard
 from cxrmine.commands.check import check
 from cxrmine.commands.demo import demo
 from cxrmine.commands.mine import mine
+from cxrmine.commands.pack import pack
 from cxrmine.commands.phantom import phantom
 from cxrmine.commands.predict import predict
 from cxrmine.commands.refine import refine
@@ -41,5 +42,5 @@ def main(
         raise typer.Exit
 
 
-for command in (demo, phantom, check, train, predict, mine, refine, score):
+for command in (demo, phantom, check, pack, train, predict, mine, refine, score):
     app.command()(guard.guarded(command))

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -113,6 +114,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move_aside(folder: Path) -> Path:
+    """runs/cam → runs/cam.1, or the first number that is free; its lock stays with this process."""
+    aside = next(p for n in itertools.count(1) if not (p := folder.with_name(f"{folder.name}.{n}")).exists())
+    aside.mkdir()
+    for entry in sorted(folder.iterdir()):
+        if entry.name != ".lock":
+            entry.rename(aside / entry.name)
+    return aside
 
 
 def write_bytes(path: Path, content: bytes) -> None:

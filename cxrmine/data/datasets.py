@@ -7,9 +7,10 @@ from cxrmine.data import vocabulary
 from cxrmine.data.assemble import assemble
 from cxrmine.data.index import Index
 from cxrmine.data.layouts import chestxray14
+from cxrmine.data.pack import is_pack, open_pack
 from cxrmine.data.reading import Reading, with_own
 from cxrmine.data.tree import ARCHIVE, Tree
-from cxrmine.errors import CxrError
+from cxrmine.errors import CxrError, UsageError
 
 LAYOUTS = (chestxray14,)
 DEEPEST = 4  # folders that have nothing but one folder in them
@@ -20,6 +21,12 @@ def open_dataset(path: Path, reading: Reading | None = None, archives: bool = Fa
     `path` may be one."""
     if not path.exists():
         raise CxrError(f"There is no dataset folder {path}.", "Name it with --data, or make one with cxrmine phantom.")
+    if is_pack(path):
+        if reading not in (None, Reading()):
+            raise UsageError(
+                f"{path} is a pack, and is read as it was made.", "Leave these flags out, or pack again with them."
+            )
+        return open_pack(path)
     if path.is_file() and not ARCHIVE.fullmatch(path.name):
         raise CxrError(
             f"{path} is a file, not a dataset folder.", "Name the folder that the dataset was unpacked into."

@@ -141,14 +141,20 @@ def prepare(pixels: np.ndarray, size: int, fit: Fit) -> tuple[np.ndarray, Geomet
     """size×size uint8 from an H×W film, and the geometry between them."""
     height, width = pixels.shape
     geometry = fit_geometry(width, height, size, fit)
-    inner_width, inner_height = round(width * geometry.scale_x), round(height * geometry.scale_y)
+    return place(pixels, geometry), geometry
+
+
+def place(pixels: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """A film of any resolution where `geometry` has it in the square; the rest is black."""
+    size = geometry.size
+    inner_width, inner_height = round(geometry.width * geometry.scale_x), round(geometry.height * geometry.scale_y)
     inner = _resize(pixels, inner_width, inner_height)
     if (inner_height, inner_width) == (size, size):
-        return inner, geometry
+        return inner
     square = np.zeros((size, size), np.uint8)
     left, top = int(geometry.offset_x), int(geometry.offset_y)
     square[top : top + inner_height, left : left + inner_width] = inner
-    return square, geometry
+    return square
 
 
 def _resize(pixels: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrmine.data.films import Films, Loose
 from cxrmine.data.tree import Tree
 from cxrmine.errors import CxrError, UsageError, did_you_mean
 from cxrmine.tables import COORDINATES
@@ -63,7 +64,7 @@ class Index:
     boxes: truth, half-open, in pixels of the image file. Their area is positive and their finding is in `findings`;
     reader is null where nobody says who drew it.
     looked_at: image_id and reader, where the dataset says who read which image; these found what they drew and no more.
-    tree: where its films lie; None where that is `root`, a folder.
+    tree: its files, where it was read from them. packed: where its films lie, if not in files below `root`.
     """
 
     root: Path
@@ -75,6 +76,11 @@ class Index:
     notes: tuple[str, ...] = ()
     looked_at: pa.Table | None = None
     tree: Tree | None = None
+    packed: Films | None = None
+
+    @cached_property
+    def films(self) -> Films:
+        return self.packed or Loose(self.root)
 
     def __len__(self) -> int:
         return self.table.num_rows

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,10 +12,12 @@ import torch
 from torch import Tensor
 
 from cxrmine.config import Data
-from cxrmine.data.images import Geometry, Unreadable, prepare, read_image
+from cxrmine.data.images import Geometry, Unreadable
 from cxrmine.data.index import UNMENTIONED, Index
+from cxrmine.errors import CxrError
 
 UNCERTAIN = -1
+NO_SUCH_FILE = "no such file"
 AHEAD = 3  # batches decoded before they are asked for
 
 
@@ -33,13 +34,20 @@ class Batch:
 def batches(index: Index, data: Data, groups: Iterable[np.ndarray], workers: int) -> Iterator[Batch]:
     """One batch a group of rows, in order. OpenCV frees the interpreter while it decodes, so threads are enough."""
     cv2.setNumThreads(1)
-    paths = index.table.column("path").to_pylist()
+    paths, films = index.table.column("path").to_pylist(), index.films
+    if films.largest and films.largest < data.size:
+        raise CxrError(
+            f"{index.root} has films of {films.largest} pixels, and data.size is {data.size}.",
+            f"Pack again with --size {data.size}, or say --set data.size={films.largest}.",
+        )
+
+    why = index.table["why"].to_pylist() if "why" in index.table.column_names else [None] * len(paths)
 
     def load(row: int) -> tuple[np.ndarray, Geometry] | Unreadable:
         if paths[row] is None:
-            return Unreadable("no such file")
+            return Unreadable(why[row] or NO_SUCH_FILE)
         try:
-            return prepare(read_image(Path(index.root, paths[row])), data.size, data.fit)
+            return films.fitted(paths[row], data.size, data.fit)
         except Unreadable as fault:
             return fault
 

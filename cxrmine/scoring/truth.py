@@ -21,7 +21,6 @@ from cxrmine.boxes.table import TRUTH_SCHEMA, truth_table
 from cxrmine.data.datasets import open_dataset
 from cxrmine.data.drawn.read import read_drawn
 from cxrmine.data.encoded import Unreadable
-from cxrmine.data.images import image_size
 from cxrmine.data.index import SPLITS, Index
 from cxrmine.errors import CxrError, UsageError, did_you_mean
 from cxrmine.scoring.cover import Labels
@@ -235,7 +234,7 @@ def _headers(index: Index, truth: pa.Table) -> pa.Table:
     for image_id, path in zip(there["image_id"].to_pylist(), there["path"].to_pylist(), strict=True):
         if path is not None:
             try:
-                rows.append((image_id, *image_size(index.root / path)))
+                rows.append((image_id, *index.films.size(path)))
             except Unreadable:
                 continue  # stays without a size: the controls say how many pairs they have no box for
     columns = zip(*rows, strict=True) if rows else ((), (), ())

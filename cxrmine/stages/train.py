@@ -76,7 +76,9 @@ def run(config: Train) -> TrainResult:
             if dead_owner:
                 console.log(f"{folder.path}: took over the lock of {dead_owner}, which is gone.")
             if config.fresh:
-                _move_aside(folder)
+                if folder.recipe.is_file():
+                    aside = move_aside(folder.path)
+                    console.log(f"The run that was in {folder.path} is now in {aside}.")
             if folder.recipe.is_file():
                 _refuse_another(folder, recipe, dataset.fingerprint, teaching)
             else:
@@ -142,21 +144,6 @@ def _refuse_another(folder: RunFolder, recipe: Recipe, fingerprint: str, teachin
             f"{folder.path} holds a run with another recipe: {'; '.join(changed)}.",
             "Choose another folder with --run, or say --fresh to move that run aside.",
         )
-
-
-def _move_aside(folder: RunFolder) -> None:
-    """runs/cam → runs/cam.1, or the first number that is free. The lock stays with this process."""
-    if not folder.recipe.is_file():
-        return
-    n = 1
-    while folder.path.with_name(f"{folder.path.name}.{n}").exists():
-        n += 1
-    aside = folder.path.with_name(f"{folder.path.name}.{n}")
-    aside.mkdir()
-    for entry in sorted(folder.path.iterdir()):
-        if entry.name != ".lock":
-            entry.rename(aside / entry.name)
-    console.log(f"The run that was in {folder.path} is now in {aside}.")
 
 
 def _refuse_many_missing(index: Index, recipe: Recipe) -> None:

@@ -1,0 +1,39 @@
+"""cxrmine pack: Decode once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrmine import console
+from cxrmine.commands.options import Data
+from cxrmine.errors import UsageError
+from cxrmine.settings import setting
+
+
+def pack(
+    out: Annotated[Path, typer.Option(help="The pack's folder: empty, not there, or of the same pack to go on.")],
+    data: Data = None,
+    size: Annotated[int, typer.Option(min=32, max=4096, help="Side of the packed films in pixels.")] = 512,
+    fit: Annotated[str, typer.Option(help="stretch or pad: how a film becomes square, as data.fit.")] = "stretch",
+    max_unreadable: Annotated[float, typer.Option(min=0, max=1, help="Share of films that may be unreadable.")] = 0.01,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="cores")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Move another pack in that folder aside.")] = False,
+) -> None:
+    """Decode a dataset once, from folders, .tar, .tar.gz or .zip, into memory-mapped films.
+
+    Every command takes the pack where it takes a dataset. Stopped or killed, the same command goes on.
+    """
+    from cxrmine.stages import pack as stage
+
+    if fit not in ("stretch", "pad"):
+        raise UsageError(f"--fit {fit} is not known.", "It is stretch or pad.")
+    asked = stage.Pack(
+        Path(setting("data", data)), out, size, fit, max_unreadable=max_unreadable, workers=workers, fresh=fresh
+    )  # type: ignore[arg-type]
+    made = stage.run(asked)
+    films = len(made.index) - sum(made.unreadable.values())
+    earlier = f" ({made.before:,} of them by an earlier run)" if made.before else ""
+    console.say(f"{films:,} films at {size} pixels → {out}{earlier}")
+    for why, count in made.unreadable.items():
+        console.say(f"  {count:,} left out: {why}")

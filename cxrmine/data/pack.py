@@ -1,10 +1,13 @@
 """A pack: a dataset's films, decoded once, in memory-mapped uint8 shards with the index beside them.
 
-pack.json            what it is of, its size and fit, and its shards; written last: without it a pack is not finished
-index.parquet        the index, and of every film width and height as it was, its crc32, and why one is missing
-boxes.parquet, looked_at.parquet                as the dataset has them
-films-00000.npy …    films × size × size uint8; the path of a film is films-00000.npy/17
-plan.json, films-00000.parquet …                while it is made: what is being made, and the films of a finished shard
+pack.json
+    What it is of, its size and fit, and its shards. Written last: without it a pack is not finished.
+index.parquet, boxes.parquet, looked_at.parquet
+    The index, and of every film width and height as it was, its crc32, and why one is missing; the boxes; who looked.
+films-00000.npy …
+    films × size × size uint8. The path of a film is films-00000.npy/17.
+plan.json, films-00000.parquet …
+    While it is made: what is being made, and the films of a shard that is finished.
 """
 
 import json
@@ -58,7 +61,7 @@ def is_pack(folder: Path) -> bool:
 
 
 def write_pack(folder: Path, index: Index, films: pa.Table, size: int, fit: Fit, shards: list[int]) -> None:
-    """The index of a pack and then its pack.json; `films`: FILMS and `path`, a row of each of the index, in its order."""
+    """The index of a pack and then its pack.json; `films`: FILMS and `path`, a row an image, in the order of the index."""
     table = index.table.drop_columns([n for n in ("path", "width", "height") if n in index.table.column_names])
     for name in ("path", "width", "height", "crc32", "why"):
         table = table.append_column(name, films[name])

@@ -1,7 +1,7 @@
 """Decodes a dataset once, from folders and archives, into memory-mapped shards; killed at any time, it goes on.
 
-Loose files and zip archives are read a shard at a time. A tar archive can only be read from its front to its end, so one
-process reads it, fills its shards side by side, and decodes with as many threads as there are cores left.
+Loose files and zip archives are read a shard at a time. A tar archive can only be read from its front to its end, so
+one process reads it, fills its shards side by side, and decodes with as many threads as there are cores left.
 """
 
 import hashlib

@@ -1,6 +1,7 @@
 """One process's part of `pack`: films from their bytes into the shards of a pack.
 
-A shard is there once its films, and then their table, are under their final names; what a killed run left is made again.
+A shard is there once its films, and then their table, are under their final names; what a killed run
+left is made again.
 """
 
 import os

@@ -20,7 +20,7 @@ from cxrmine.cores import threads
 from cxrmine.data.datasets import open_dataset
 from cxrmine.data.index import Index, in_share
 from cxrmine.errors import CxrError
-from cxrmine.files import atomic, locked
+from cxrmine.files import atomic, locked, move_aside
 from cxrmine.recipe_files import differences, load_recipe, moved_paths, to_dict, validate_recipe
 from cxrmine.runs import RunFolder, boxes_sha256, open_run, read_recipe, write_recipe
 from cxrmine.stages.teaching import Teaching, makers, teach, with_listed
@@ -75,10 +75,8 @@ def run(config: Train) -> TrainResult:
         if world.is_main_process:
             if dead_owner:
                 console.log(f"{folder.path}: took over the lock of {dead_owner}, which is gone.")
-            if config.fresh:
-                if folder.recipe.is_file():
-                    aside = move_aside(folder.path)
-                    console.log(f"The run that was in {folder.path} is now in {aside}.")
+            if config.fresh and folder.recipe.is_file():
+                console.log(f"The run that was in {folder.path} is now in {move_aside(folder.path)}.")
             if folder.recipe.is_file():
                 _refuse_another(folder, recipe, dataset.fingerprint, teaching)
             else:

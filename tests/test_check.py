@@ -10,7 +10,8 @@ import pytest
 
 from cxrmine import console
 from cxrmine.errors import CxrError
-from cxrmine.stages.check import Check, CheckReport, Fault, run, tables
+from cxrmine.report.checked import tables
+from cxrmine.stages.check import Check, CheckReport, Fault, run
 
 HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,View Position"
 WIDTH, HEIGHT = 60, 40
@@ -63,7 +64,7 @@ def test_a_sound_dataset_has_no_fault(tmp_path: Path, capsys: pytest.CaptureFixt
     assert document["layout"] == "ChestX-ray14"
     assert "labels: Data_Entry_2017.csv" in document["notes"]
     assert json.loads(json.dumps(document)) == document
-    sheets, closing = tables(report)
+    sheets, closing = tables(report.config.data, report.document)
     for sheet in sheets:
         console.table(sheet.title, sheet.header, sheet.rows, sheet.note)
     shown = capsys.readouterr().out
@@ -107,8 +108,8 @@ def test_fast_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(cv2, "imdecode", never)
     report = run(Check(root, fast=True))
-    assert list(found(report)) == ["box outside its image"]
-    assert tables(report)[1].endswith("No film was decoded (--fast).")
+    assert list(found(report)) == ["box outside the image"]
+    assert tables(report.config.data, report.document)[1].endswith("No film was decoded (--fast).")
     assert not report.document["pixels_read"]
 
 
@@ -125,13 +126,10 @@ def test_boxes_in_the_wrong_place(tmp_path: Path) -> None:
     )
     report = run(Check(write(tmp_path / "d", boxes=boxes)))
     assert found(report) == {
-        "box outside its image": (
-            "error",
-            2,
-            ("a.png Effusion -1.0,0.0..4.0,5.0", "a.png Effusion 0.0,0.0..60.5,40.0"),
-        ),
+        "box outside the image": ("error", 1, ("a.png Effusion 0.0,0.0..60.5,40.0",)),
+        "box negative": ("error", 1, ("a.png Effusion -1.0,0.0..4.0,5.0",)),
         "box of a finding that its image is not labelled with": ("error", 1, ("b.png Mass 1.0,1.0..6.0,6.0",)),
-        "same box twice": ("warning", 1, ("a.png Mass 0.0,0.0..60.0,40.0",)),
+        "box duplicated": ("warning", 1, ("a.png Mass 0.0,0.0..60.0,40.0",)),
         "box without an area": ("error", 1, ("row 7: a.png Mass 3,3,3,7",)),
         "box of a finding that no image is labelled with": ("error", 1, ("row 8: a.png Hernia 3,3,7,7",)),
         "box of an image without a row": ("error", 1, ("row 9: x.png Mass 3,3,7,7",)),
@@ -151,10 +149,10 @@ def test_warnings_fail_only_when_strict(tmp_path: Path) -> None:
         "file without a row": ("warning", 1, ("images/stranger.png",)),
     }
     assert report.ok
-    assert tables(report)[1] == "2 kinds of warning. It can be used as it is."
+    assert tables(report.config.data, report.document)[1] == "2 kinds of warning. It can be used as it is."
     strict = run(Check(root, strict=True))
     assert not strict.ok
-    assert tables(strict)[1] == "2 kinds of warning. Mend it first."
+    assert tables(root, strict.document)[1] == "2 kinds of warning. Mend it first."
     assert strict.document["ok"] is False
 
 
@@ -162,7 +160,9 @@ def test_examples_are_few_and_counts_are_all(tmp_path: Path) -> None:
     names = [f"m{i}.png" for i in range(7)]
     report = run(Check(write(tmp_path / "d", [f"{n},Mass,0,9,PA" for n in names], train=names)))
     assert report.faults == (Fault("no file for this image", "error", 7, ("m0.png", "m1.png", "m2.png")),)
-    assert tables(report)[0][-1].rows == (("no file for this image", "error", "7", "m0.png; m1.png; m2.png"),)
+    assert tables(report.config.data, report.document)[0][-1].rows == (
+        ("no file for this image", "error", "7", "m0.png; m1.png; m2.png"),
+    )
 
 
 def test_several_sizes_are_information(tmp_path: Path) -> None:

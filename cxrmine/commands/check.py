@@ -18,12 +18,14 @@ def check(
     workers: Workers = None,
 ) -> None:
     """Say what is in a dataset, and every fault."""
+    from cxrmine.report.checked import tables
     from cxrmine.stages import check as stage
 
-    report = stage.run(stage.Check(Path(setting("data", data)), fast, strict, workers))
+    where = Path(setting("data", data))
+    report = stage.run(stage.Check(where, fast=fast, strict=strict, workers=workers))
     write(json_out, as_json(report.document))
     if json_out != "-":
-        sheets, closing = stage.tables(report)
+        sheets, closing = tables(where, report.document)
         for sheet in sheets:
             console.table(sheet.title, sheet.header, sheet.rows, sheet.note)
         console.say(closing)

@@ -1,5 +1,6 @@
 """cxrmine pack: Decode once."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,14 +25,14 @@ def pack(
 
     Every command takes the pack where it takes a dataset. Stopped or killed, the same command goes on.
     """
+    from cxrmine.data.images import Fit
     from cxrmine.stages import pack as stage
 
     if fit not in ("stretch", "pad"):
         raise UsageError(f"--fit {fit} is not known.", "It is stretch or pad.")
-    asked = stage.Pack(
-        Path(setting("data", data)), out, size, fit, max_unreadable=max_unreadable, workers=workers, fresh=fresh
-    )  # type: ignore[arg-type]
-    made = stage.run(asked)
+    how: Fit = "pad" if fit == "pad" else "stretch"
+    asked = stage.Pack(Path(setting("data", data)), out, size, how, workers=workers)
+    made = stage.run(replace(asked, max_unreadable=max_unreadable, fresh=fresh))
     films = len(made.index) - sum(made.unreadable.values())
     earlier = f" ({made.before:,} of them by an earlier run)" if made.before else ""
     console.say(f"{films:,} films at {size} pixels → {out}{earlier}")

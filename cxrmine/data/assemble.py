@@ -149,7 +149,8 @@ def _split(images: pa.Table) -> tuple[pa.Array, tuple[str, ...]]:
     patients = images["patient_id"].combine_chunks().dictionary_encode()
     people = patients.dictionary.to_pylist()
     held_out = pa.array([is_validation(p) for p in people], pa.bool_()).take(patients.indices)
-    split, notes = images["split"].combine_chunks(), ()
+    split = images["split"].combine_chunks()
+    notes: tuple[str, ...] = ()
     if split.null_count:  # there is no split, or none of some images
         test = pa.array([split_by_patient(p) == "test" for p in people], pa.bool_()).take(patients.indices)
         drawn = pc.if_else(test, "test", TRAIN_AND_VAL)
@@ -190,7 +191,8 @@ def _boxes(
         "box of a finding that no image is labelled with": ~_is_in(drawn["finding"], pa.array(findings, pa.string())),
         "box without an area": whole & (corner[:, 2:] <= corner[:, :2]).any(axis=1),
     }
-    keep, ledger = np.ones(len(drawn), bool), ()
+    keep = np.ones(len(drawn), bool)
+    ledger: tuple[Dropped, ...] = ()
     for reason, bad in faults.items():
         ledger += dropped(reason, _box_names(drawn.filter(pa.array(keep & bad))))
         keep &= ~bad

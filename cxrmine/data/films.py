@@ -11,9 +11,10 @@ from cxrmine.data.images import Fit, Geometry, fit_geometry, image_size, place, 
 
 
 class Films(Protocol):
-    """largest: the greatest input that it has pixels for; None: as large as each film is."""
-
-    largest: int | None
+    @property
+    def largest(self) -> int | None:
+        """The greatest input that it has pixels for; None: as large as each film is."""
+        ...
 
     def fitted(self, path: str, size: int, fit: Fit) -> tuple[np.ndarray, Geometry]:
         """size×size uint8, and where the film lies in it. Unreadable where there is none."""
@@ -27,7 +28,7 @@ class Films(Protocol):
 class Loose:
     """Image files below a folder."""
 
-    largest = None
+    largest: int | None = None
 
     def __init__(self, root: Path) -> None:
         self.root = root

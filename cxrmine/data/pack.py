@@ -50,7 +50,7 @@ def films_a_shard(size: int) -> int:
 
 
 def checksum(film: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(film))
+    return zlib.crc32(np.ascontiguousarray(film).data)
 
 
 def is_pack(folder: Path) -> bool:
@@ -61,7 +61,7 @@ def is_pack(folder: Path) -> bool:
 
 
 def write_pack(folder: Path, index: Index, films: pa.Table, size: int, fit: Fit, shards: list[int]) -> None:
-    """The index of a pack and then its pack.json; `films`: FILMS and `path`, a row an image, in the order of the index."""
+    """The index of a pack and then its pack.json; `films`: FILMS and `path`, in the order of the index."""
     table = index.table.drop_columns([n for n in ("path", "width", "height") if n in index.table.column_names])
     for name in ("path", "width", "height", "crc32", "why"):
         table = table.append_column(name, films[name])

@@ -20,6 +20,7 @@ from cxrmine.data.encoded import Unreadable
 from cxrmine.errors import CxrError
 
 ARCHIVE = re.compile(r".+\.(zip|tar|tar\.gz|tgz)", re.IGNORECASE)
+ONE_WAY = re.compile(r".+\.(tar|tar\.gz|tgz)", re.IGNORECASE)
 UNSAFE = re.compile(r"[\\\x00-\x1f]")
 LARGEST_FILE = 2**30  # 120 megapixels of four 16-bit channels, uncompressed
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, NotImplementedError)
@@ -92,6 +93,20 @@ class Tree:
                 yield from ((inside[n], content) for n, content in _read_members(self._archive(archive), inside))
             else:
                 yield from ((name, read_file(self.root / name)) for name in wanted)
+
+    def portions(self, names: Iterable[str], most: int) -> list[list[str]]:
+        """Files that can be read apart from each other at no cost: a tar archive's all at once, for it has one way
+        through it; of others at most so many. The long ones come first."""
+        of: dict[str, list[str]] = {}
+        for name in names:
+            of.setdefault(self.container(name), []).append(name)
+        whole, parts = [], []
+        for archive, inside in of.items():
+            if ONE_WAY.fullmatch(archive or ("" if self.root.is_dir() else self.root.name)):
+                whole.append(inside)
+            else:
+                parts += [inside[first : first + most] for first in range(0, len(inside), most)]
+        return whole + parts
 
     def container(self, name: str) -> str:
         """The archive that a file lies in, or nothing."""

@@ -58,10 +58,10 @@ def batches(index: Index, data: Data, groups: Iterable[np.ndarray], workers: int
         for rows in islice(groups, AHEAD):
             waiting.append((rows, [pool.submit(load, int(row)) for row in rows]))
         while waiting:
-            rows, films = waiting.popleft()
+            rows, loading = waiting.popleft()
             for following in islice(groups, 1):
                 waiting.append((following, [pool.submit(load, int(row)) for row in following]))
-            yield _collate(rows, [film.result() for film in films], data.size)
+            yield _collate(rows, [film.result() for film in loading], data.size)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -1,53 +1,43 @@
 """What is in a dataset, and every fault of it at once, before hours are spent on it."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrmine.console import progress
-from cxrmine.cores import threads
+from cxrmine.boxes.lint import lint
 from cxrmine.data.datasets import open_dataset
-from cxrmine.data.images import Unreadable, image_size, read_image
-from cxrmine.data.index import EXAMPLES, HARMLESS, NO_FILE, SPLITS, Index, corners
+from cxrmine.data.index import EXAMPLES, HARMLESS, NO_FILE, SPLITS, UNMENTIONED, Index
+from cxrmine.data.reading import Reading
+from cxrmine.stages.look import Film, look
 
-BLOCK = 1024  # films handed to the pool at once: memory does not grow with the dataset
-SLACK = 1e-3  # of a pixel: what a table rounds away puts no box outside its film
-SIZES_SHOWN = 4
+SIDES = ("width", "height")
+NEARLY_ALL = 0.9  # the share of films of one size from which another size is odd
+
+Level = Literal["error", "warning"]
+Seen = Sequence[Film | None]
 
 
 @dataclass(frozen=True)
 class Check:
     data: Path
+    reading: Reading = field(default_factory=Reading)
     fast: bool = False  # decode no film; of films with boxes the header is read, for their size
     strict: bool = False  # a warning is an error
-    workers: int | None = None  # threads; as many as there are cores
+    workers: int | None = None  # as many as there are cores
 
 
 @dataclass(frozen=True)
 class Fault:
     kind: str
-    level: Literal["error", "warning"]
+    level: Level
     count: int
     examples: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Film:
-    """What looking at one file told."""
-
-    image_id: str
-    path: str
-    size: tuple[int, int] | None = None  # width, height
-    why: str = ""  # it cannot be read
-    constant: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,54 +73,20 @@ class CheckReport:
 
 
 def run(config: Check) -> CheckReport:
-    index = open_dataset(config.data)
-    films = list(_look(index, config))
-    sizes = Counter(film.size for film in films if film.size)
-    faults = [*_ledger_faults(index), *_file_faults(index, films), *_patient_faults(index), *_box_faults(index, films)]
+    index = open_dataset(config.data, config.reading, archives=True)
+    films = {film.path: film for film in look(index, config.fast, config.workers)}
+    seen = [films.get(path) for path in index.table["path"].to_pylist()]  # of each image, where it was looked at
+    sizes = Counter(film.size for film in films.values() if film.size)
+    faults = [*_ledger_faults(index), *_file_faults(index, seen), *_patient_faults(index), *_box_faults(index, seen)]
+    faults += [*_size_faults(index, seen, sizes), *_twins(index, seen)]
     faults.sort(key=lambda fault: (fault.level, -fault.count, fault.kind))
     return CheckReport(config, index, tuple(faults), dict(sizes.most_common()))
-
-
-# --- films
-
-
-def _look(index: Index, config: Check) -> Iterator[Film]:
-    """A Film for every file that is there; with --fast, for those with boxes."""
-    look = _measure if config.fast else _decode
-    wanted = index.present()[0].table
-    if config.fast:
-        wanted = wanted.filter(wanted["boxed"])
-    pairs = list(zip(wanted["image_id"].to_pylist(), wanted["path"].to_pylist(), strict=True))
-    workers = threads(config.workers)
-
-    def films() -> Iterator[Film]:
-        with ThreadPoolExecutor(workers) as pool:  # OpenCV and zlib let go of the interpreter's lock
-            for start in range(0, len(pairs), BLOCK):
-                yield from pool.map(lambda pair: look(index.root, *pair), pairs[start : start + BLOCK])
-
-    return progress(films(), len(pairs), "checking")
-
-
-def _measure(root: Path, image_id: str, path: str) -> Film:
-    try:
-        return Film(image_id, path, image_size(root / path))
-    except Unreadable as fault:
-        return Film(image_id, path, why=fault.why)
-
-
-def _decode(root: Path, image_id: str, path: str) -> Film:
-    try:
-        pixels = read_image(root / path)
-    except Unreadable as fault:
-        return Film(image_id, path, why=fault.why)
-    height, width = pixels.shape
-    return Film(image_id, path, (width, height), constant=bool(pixels.min() == pixels.max()))
 
 
 # --- faults
 
 
-def _fault(kind: str, level: Literal["error", "warning"], names: Sequence[str]) -> tuple[Fault, ...]:
+def _fault(kind: str, level: Level, names: Sequence[str]) -> tuple[Fault, ...]:
     return (Fault(kind, level, len(names), tuple(names[:EXAMPLES])),) if names else ()
 
 
@@ -139,16 +95,17 @@ def _ledger_faults(index: Index) -> Iterator[Fault]:
         yield Fault(entry.reason, "warning" if entry.reason in HARMLESS else "error", entry.count, entry.examples)
 
 
-def _file_faults(index: Index, films: Sequence[Film]) -> Iterator[Fault]:
+def _file_faults(index: Index, seen: Seen) -> Iterator[Fault]:
     missing = index.table["image_id"].filter(pc.is_null(index.table["path"])).to_pylist()
     yield from _fault(NO_FILE, "error", missing)
-    reasons: dict[str, list[str]] = {}
-    for film in films:
-        if film.why:
-            reasons.setdefault(film.why, []).append(film.path)
-    for why, paths in reasons.items():
-        yield from _fault(f"unreadable image: {why}", "error", paths)
-    yield from _fault("constant image: one gray value", "warning", [film.path for film in films if film.constant])
+    kinds: dict[tuple[str, Level], list[str]] = {}
+    for film in seen:
+        if film and film.why:
+            kinds.setdefault((f"unreadable image: {film.why}", "error"), []).append(film.path)
+        if film and film.odd:
+            kinds.setdefault((film.odd, "warning"), []).append(film.path)
+    for (kind, level), paths in kinds.items():
+        yield from _fault(kind, level, paths)
 
 
 def _patient_faults(index: Index) -> Iterator[Fault]:
@@ -157,40 +114,86 @@ def _patient_faults(index: Index) -> Iterator[Fault]:
     yield from _fault("patient in two splits", "error", sorted(torn))
 
 
-def _box_faults(index: Index, films: Sequence[Film]) -> Iterator[Fault]:
+def _size_faults(index: Index, seen: Seen, sizes: Mapping[tuple[int, int], int]) -> Iterator[Fault]:
+    """Of another size than the dataset says; or than nearly all others have, where a box would be off by the scale."""
+    names = index.table["image_id"].to_pylist()
+    told = zip(*(index.table[side].to_pylist() for side in SIDES), strict=True) if _tells_sizes(index) else None
+    if told:
+        wrong = [
+            f"{name} {_by(film.size)}, not {_by(said)}"
+            for name, film, said in zip(names, seen, told, strict=True)
+            if film and film.size and None not in said and film.size != said
+        ]
+        yield from _fault("image of another size than the dataset says", "error", wrong)
+        return
+    usual, count = Counter(sizes).most_common(1)[0] if sizes else (None, 0)
+    if count < NEARLY_ALL * sum(sizes.values()):
+        return
+    boxed = index.table["boxed"].to_pylist()
+    for level, with_box, kind in (("error", True, "image with boxes of"), ("warning", False, "image of")):
+        other = [
+            f"{name} {_by(film.size)}"
+            for name, film, has in zip(names, seen, boxed, strict=True)
+            if film and film.size and film.size != usual and has == with_box
+        ]
+        yield from _fault(f"{kind} another size than nearly all, {_by(usual)}", cast(Level, level), other)
+
+
+def _tells_sizes(index: Index) -> bool:
+    return set(SIDES) <= set(index.table.column_names) and index.packed is None
+
+
+def _by(size: tuple[int, ...] | None) -> str:
+    return "×".join(map(str, size or ()))
+
+
+def _twins(index: Index, seen: Seen) -> Iterator[Fault]:
+    """The same pixels under two names: a leak where these lie in different splits."""
+    first: dict[str, int] = {}
+    leaks: list[str] = []
+    others: list[str] = []
+    names, splits = (index.table[name].to_pylist() for name in ("image_id", "split"))
+    for row, film in enumerate(seen):
+        if film and film.digest and not film.odd:
+            twin = first.setdefault(film.digest, row)
+            if twin != row:
+                (others if splits[twin] == splits[row] else leaks).append(f"{names[twin]} = {names[row]}")
+    yield from _fault("same pixels in two splits", "error", leaks)
+    yield from _fault("same pixels under two names", "warning", others)
+
+
+def _box_faults(index: Index, seen: Seen) -> Iterator[Fault]:
     boxes = index.boxes
     if not boxes.num_rows:
         return
     row = pc.index_in(boxes["image_id"], value_set=index.table["image_id"].combine_chunks()).to_numpy()
     column = pc.index_in(boxes["finding"], value_set=pa.array(index.findings)).to_numpy()
-    corner = corners(boxes)
-    sizes = _sizes(index, films)
-    limits = np.array([sizes.get(image_id, (np.inf, np.inf)) for image_id in boxes["image_id"].to_pylist()])
-    beyond = np.hstack([-corner[:, :2], corner[:, 2:] - limits])  # how far each edge lies outside its film
-    outside = beyond.max(axis=1) > SLACK
-    yield from _fault("box outside its image", "error", _box_names(boxes, outside))
-    unlabelled = index.labels()[row, column] != 1
-    yield from _fault("box of a finding that its image is not labelled with", "error", _box_names(boxes, unlabelled))
-    first = np.unique(np.column_stack([row, column, corner]), axis=0, return_index=True)[1]
-    again = np.ones(len(row), dtype=bool)
-    again[first] = False
-    yield from _fault("same box twice", "warning", _box_names(boxes, again))
+    sizes = _sizes(index, seen)
+    for name, side in zip(("image_width", "image_height"), zip(*(sizes[r] for r in row), strict=True), strict=True):
+        boxes = boxes.append_column(name, pa.array(side, pa.int32()))
+    names = _box_names(index.boxes)
+    kinds: dict[str, list[str]] = {}
+    for fault in lint(boxes):
+        kinds.setdefault(f"box {fault.kind}", []).append(names[fault.row - 1])
+    for kind, examples in kinds.items():
+        yield from _fault(kind, "warning" if kind == "box duplicated" else "error", examples)
+    said = index.labels()[row, column]
+    unlabelled = [name for name, label in zip(names, said, strict=True) if label in (0, UNMENTIONED)]
+    yield from _fault("box of a finding that its image is not labelled with", "error", unlabelled)
 
 
-def _sizes(index: Index, films: Sequence[Film]) -> dict[str, tuple[int, int]]:
+def _sizes(index: Index, seen: Seen) -> list[tuple[int | None, int | None]]:
     """Of the files where they were read, or else of the dataset's own table."""
-    sizes: dict[str, tuple[int, int]] = {}
-    if {"width", "height"} <= set(index.table.column_names):
-        columns = [index.table[name].to_pylist() for name in ("image_id", "width", "height")]
-        sizes = {image_id: (w, h) for image_id, w, h in zip(*columns, strict=True) if w and h}
-    return sizes | {film.image_id: film.size for film in films if film.size}
+    told: Any = [(None, None)] * len(index)
+    if set(SIDES) <= set(index.table.column_names):
+        told = list(zip(*(index.table[side].to_pylist() for side in SIDES), strict=True))
+    return [film.size if film and film.size else said for film, said in zip(seen, told, strict=True)]
 
 
-def _box_names(boxes: pa.Table, which: np.ndarray) -> list[str]:
-    rows = boxes.filter(pa.array(which)).to_pylist()
+def _box_names(boxes: pa.Table) -> list[str]:
     return [
         f"{b['image_id']} {b['finding']} {b['x_min']:.1f},{b['y_min']:.1f}..{b['x_max']:.1f},{b['y_max']:.1f}"
-        for b in rows
+        for b in boxes.to_pylist()
     ]
 
 
@@ -227,58 +230,3 @@ def _by_finding(index: Index) -> dict[str, dict[str, int]]:
         boxed = index.boxes["image_id"].filter(pc.equal(index.boxes["finding"], finding))
         rows[finding] = counts | {"boxes": boxes.get(finding, 0), "boxed_images": _distinct(boxed)}
     return rows
-
-
-# --- what a person sees
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """The arguments of console.table."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-
-def tables(report: CheckReport) -> tuple[list[Sheet], str]:
-    """The tables to show, and the sentence to end on."""
-    d = report.document
-    views = ", ".join(f"{view} {count:,}" for view, count in d["views"].items())
-    shown = list(d["sizes"].items())[:SIZES_SHOWN]
-    sizes = ", ".join(f"{size} {films:,}" for size, films in shown)
-    more = len(d["sizes"]) - len(shown)
-    notes = [*d["notes"], f"views: {views}", *([f"sizes: {sizes}" + (f", {more} more" * bool(more))] if shown else [])]
-    top = Sheet(
-        f"{report.config.data}: {d['layout']}",
-        ("", *SPLITS, "all"),
-        tuple((what, *(f"{d[what][s]:,}" for s in (*SPLITS, "all"))) for what in ("images", "patients")),
-        "\n".join(notes),
-    )
-    uncertain = any(row["uncertain"] for row in d["findings"].values())
-    keys = (*SPLITS, *(("uncertain",) if uncertain else ()), "boxes", "boxed_images")
-    findings = Sheet(
-        "Images that have the finding, and truth boxes",
-        ("finding", *(key.replace("_", " ") for key in keys)),
-        tuple((name, *(f"{row[key]:,}" for key in keys)) for name, row in d["findings"].items()),
-        f"{d['boxes']['boxes']:,} boxes on {d['boxes']['images']:,} images",
-    )
-    faults = Sheet(
-        "Faults",
-        ("fault", "level", "count", "for instance"),
-        tuple((f.kind, f.level, f"{f.count:,}", "; ".join(f.examples)) for f in report.faults),
-    )
-    return [top, findings, *([faults] if report.faults else [])], _closing(report)
-
-
-def _closing(report: CheckReport) -> str:
-    errors, warnings = (sum(f.level == level for f in report.faults) for level in ("error", "warning"))
-    unread = " No film was decoded (--fast)." if report.config.fast else ""
-    if not report.faults:
-        return f"No fault found.{unread}"
-    found = " and ".join(
-        f"{n} kind{'s' * (n > 1)} of {word}" for n, word in ((errors, "error"), (warnings, "warning")) if n
-    )
-    verdict = "It can be used as it is." if report.ok else "Mend it first."
-    return f"{found[0].upper()}{found[1:]}. {verdict}{unread}"

@@ -7,7 +7,6 @@ one process reads it, fills its shards side by side, and decodes with as many th
 import hashlib
 import json
 import multiprocessing
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -28,9 +27,8 @@ from cxrmine.data.pack import DONE, FILMS, PLAN, films_a_shard, open_pack, shard
 from cxrmine.data.reading import Reading
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.files import locked, move_aside, write_json
-from cxrmine.stages.packer import Shard, Task, fill, start, table_path
+from cxrmine.stages.packer import Shard, Task, count_in, fill, table_path
 
-ONE_WAY = re.compile(r".+\.(tar|tar\.gz|tgz)", re.IGNORECASE)
 OFTEN = 0.25  # seconds from one look at the counter to the next
 
 
@@ -86,7 +84,8 @@ def _plan(config: Pack, index: Index) -> tuple[dict[str, Any], list[Shard]]:
             of.setdefault(index.tree.container(path), []).append((image, path))
     if not of:
         raise CxrError(f"{config.data} has none of the {len(index):,} films that its tables name.", "Check the folder.")
-    most, shards = films_a_shard(config.size), []
+    most = films_a_shard(config.size)
+    shards: list[Shard] = []
     for container in sorted(of):
         for first in range(0, len(of[container]), most):
             images, paths = zip(*of[container][first : first + most], strict=True)
@@ -121,7 +120,7 @@ def _fill(config: Pack, index: Index, shards: Sequence[Shard]) -> int:
     counter = (context := multiprocessing.get_context("spawn")).Value("q", 0)
     with (
         console.progress_bar(total, "packing", "films") as bar,
-        ProcessPoolExecutor(min(workers, max(1, len(tasks))), context, start, (counter,)) as pool,
+        ProcessPoolExecutor(min(workers, max(1, len(tasks))), context, count_in, (counter,)) as pool,
     ):
         bar.resume_at(total - missing)
         waiting: set[Future[None]] = {pool.submit(fill, task) for task in tasks}
@@ -144,15 +143,10 @@ def _is_there(out: Path, shard: Shard) -> bool:
 def _tasks(config: Pack, index: Index, shards: Sequence[Shard], workers: int) -> Iterator[Task]:
     tree = index.tree
     assert tree is not None
-    groups: list[list[Shard]] = []
-    one_way: dict[str, list[Shard]] = {}
-    for shard in shards:
-        archive = tree.container(shard.paths[0]) or ("" if tree.root.is_dir() else tree.root.name)
-        if ONE_WAY.fullmatch(archive):
-            one_way.setdefault(archive, []).append(shard)
-        else:
-            groups.append([shard])
-    groups = [*one_way.values(), *groups]  # the long ones first
+    of_path = {path: shard for shard in shards for path in shard.paths}
+    groups = []
+    for portion in tree.portions(list(of_path), films_a_shard(config.size)):
+        groups.append(list(dict.fromkeys(of_path[path] for path in portion)))
     threads = max(1, workers // max(1, len(groups)))
     for group in groups:
         yield Task(tree.root, tree.archives, tree.base, tuple(group), config.out, config.size, config.fit, threads)

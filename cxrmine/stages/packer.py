@@ -4,9 +4,6 @@ A shard is there once its films, and then their table, are under their final nam
 left is made again.
 """
 
-import os
-import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +12,6 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +22,7 @@ from cxrmine.data.pack import FILMS, checksum, shard_name
 from cxrmine.data.tree import Content, Tree
 from cxrmine.errors import CxrError
 from cxrmine.files import atomic
+from cxrmine.stages.workers import start
 
 AHEAD = 4  # films a thread whose bytes are held before they are decoded
 
@@ -63,19 +60,11 @@ def table_path(out: Path, number: int) -> Path:
 _counter: "Synchronized[int] | None" = None
 
 
-def start(counter: "Synchronized[int]") -> None:
-    """A worker ends with the process that started it, even where that was killed."""
+def count_in(counter: "Synchronized[int]") -> None:
+    """A worker's first act: films are counted where the others can see it."""
     global _counter
     _counter = counter
-    cv2.setNumThreads(1)
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    start()
 
 
 def fill(task: Task) -> None:

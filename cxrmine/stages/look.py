@@ -1,0 +1,132 @@
+"""What looking at every film of a dataset once tells: its size, whether it can be read, and what is odd about it."""
+
+import hashlib
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import repeat
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cxrmine.console import progress
+from cxrmine.cores import available, threads
+from cxrmine.data.encoded import Unreadable
+from cxrmine.data.films import Shards
+from cxrmine.data.images import decode_image, image_size
+from cxrmine.data.index import Index
+from cxrmine.data.pack import checksum
+from cxrmine.data.tree import Tree
+from cxrmine.stages.workers import start
+
+FEW = 400  # films that are looked at sooner than processes start
+PORTION = 64  # films a process is handed at once
+BLACK = 8  # the gray value that nothing of a black film is above, but for a two-hundredth of it
+DARKER = 15  # how much darker than both lungs the middle of the chest is in a film that looks inverted
+
+
+class Film(NamedTuple):
+    """path is in the dataset. digest: of its pixels, where they were decoded."""
+
+    path: str
+    size: tuple[int, int] | None = None  # width, height
+    why: str = ""  # it cannot be read
+    odd: str = ""
+    digest: str = ""
+
+
+def look(index: Index, fast: bool, workers: int | None) -> Iterator[Film]:
+    """A Film for every file that is there, in no order; with `fast`, for those with boxes, without their pixels."""
+    there = index.present()[0].table
+    if fast:
+        there = there.filter(there["boxed"])
+    paths = there["path"].to_pylist()
+    if isinstance(index.packed, Shards):
+        return progress(_packed(index, paths), len(paths), "checking")
+    tree = index.tree or Tree(index.root)
+    if fast:
+        return progress(_measured(index, paths, workers), len(paths), "checking")
+    return progress(_looked_at(tree, paths, workers), len(paths), "checking")
+
+
+def _looked_at(tree: Tree, paths: Sequence[str], workers: int | None) -> Iterator[Film]:
+    portions = tree.portions(paths, PORTION)
+    where = (repeat(tree.root), repeat(tree.archives), repeat(tree.base))
+    with _pool(len(paths), workers) as pool:
+        for films in pool.map(_portion, *where, portions):
+            yield from films
+
+
+@contextmanager
+def _pool(films: int, workers: int | None) -> Iterator[Executor]:
+    """Threads for a few films; processes for many, which decode DICOM side by side too."""
+    pool: Executor = (
+        ThreadPoolExecutor(threads(workers))
+        if films <= FEW or workers == 1
+        else ProcessPoolExecutor(workers or available(), multiprocessing.get_context("spawn"), start)
+    )
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _portion(root: Path, archives: bool, base: str, paths: Sequence[str]) -> list[Film]:
+    tree = Tree(root, archives, base)
+    return [_film(path, content) for path, content in tree.stream(paths)]
+
+
+def _film(path: str, content: bytes | Unreadable) -> Film:
+    try:
+        if isinstance(content, Unreadable):
+            raise content
+        pixels = decode_image(content)
+    except Unreadable as fault:
+        return Film(path, why=fault.why)
+    height, width = pixels.shape
+    digest = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=12).hexdigest()
+    return Film(path, (width, height), odd=oddity(pixels), digest=f"{width}x{height} {digest}")
+
+
+def oddity(pixels: np.ndarray) -> str:
+    """What makes one doubt that it is a film of a chest as it should be; else nothing."""
+    if pixels.min() == pixels.max():
+        return "constant image: one gray value"
+    small = pixels[:: max(1, pixels.shape[0] // 256), :: max(1, pixels.shape[1] // 256)].astype(np.float32)
+    if np.quantile(small, 0.995) <= BLACK:
+        return "black image: hardly a pixel above black"
+    height, width = small.shape
+    chest = small[int(0.3 * height) : max(int(0.65 * height), 1)]
+    left, middle, right = (
+        chest[:, int(a * width) : max(int(b * width), int(a * width) + 1)].mean()
+        for a, b in ((0.2, 0.38), (0.45, 0.55), (0.62, 0.8))
+    )
+    if chest.size and middle < min(left, right) - DARKER:
+        return "image that looks inverted: the spine is darker than both lungs"
+    return ""
+
+
+def _measured(index: Index, paths: Sequence[str], workers: int | None) -> Iterator[Film]:
+    def measure(path: str) -> Film:
+        try:
+            return Film(path, image_size(index.root / path))
+        except Unreadable as fault:
+            return Film(path, why=fault.why)
+
+    with ThreadPoolExecutor(threads(workers)) as pool:
+        yield from pool.map(measure, paths)
+
+
+def _packed(index: Index, paths: Sequence[str]) -> Iterator[Film]:
+    """The bytes of every film must be those that were packed."""
+    shards = index.packed
+    assert isinstance(shards, Shards)
+    packed = dict(zip(index.table["path"].to_pylist(), index.table["crc32"].to_pylist(), strict=True))
+    for path in paths:
+        film = shards.films[path]
+        pixels = shards.shards[film.shard][film.place]
+        found = checksum(pixels)
+        why = "" if found == packed[path] else "damaged: its checksum does not match"
+        yield Film(path, (film.width, film.height), why, oddity(pixels), f"{film.width}x{film.height} {found}")

@@ -68,6 +68,10 @@ class Tree:
             return Tree(self.root / name, self.archives)
         return Tree(self.root, self.archives, f"{self.base}{name}/")
 
+    def packed_away(self) -> list[str]:
+        """Archives at the top that are not looked into."""
+        return [] if self.archives else [name for name in self.top if ARCHIVE.fullmatch(name)]
+
     def read(self, name: str) -> bytes:
         """A file of the dataset's own tables, unpacked where it is gzipped."""
         content = next(content for _, content in self.stream([name]))

@@ -20,6 +20,7 @@ from cxrmine.boxes.scan import Mined
 from cxrmine.boxes.table import TRUTH_SCHEMA, truth_table
 from cxrmine.data.datasets import open_dataset
 from cxrmine.data.drawn.read import read_drawn
+from cxrmine.data.drawn.sheet import looked_at as looked_at_table
 from cxrmine.data.encoded import Unreadable
 from cxrmine.data.index import SPLITS, Index
 from cxrmine.errors import CxrError, UsageError, did_you_mean
@@ -29,6 +30,7 @@ from cxrmine.scoring.readers import How, merged, refuse_unknown_how
 
 OF_THE_IMAGE = {"split": "split", "patient_id": "patient_id", "image_width": "width", "image_height": "height"}
 SIZE = ("image_width", "image_height")
+CONSENSUS = "consensus"
 NEAR = 0.8  # how alike two words are of which one is the other misspelt; Pneumonia and Pneumothorax are 0.67
 GIVEN = [name for name in TRUTH_SCHEMA.names if name in ("image_id", "finding", "x_min", "y_min", "x_max", "y_max")]
 
@@ -158,7 +160,7 @@ def _plain(table: pa.Table) -> dict[str, pa.ChunkedArray]:
     return {name: table[name] for name in (*GIVEN, *OF_THE_IMAGE, "reader") if name in table.column_names}
 
 
-def _of_dataset(index: Index, asked: Asked, also: tuple[str, ...]) -> tuple[pa.Table, None, tuple[str, ...]]:
+def _of_dataset(index: Index, asked: Asked, also: tuple[str, ...]) -> tuple[pa.Table, pa.Table | None, tuple[str, ...]]:
     """The boxes of a dataset with what its index knows of their images."""
     boxes, images = index.boxes, index.table
     for flag, given in (("--columns", asked.columns), ("--skip-faulty", asked.skip_faulty)):
@@ -168,13 +170,16 @@ def _of_dataset(index: Index, asked: Asked, also: tuple[str, ...]) -> tuple[pa.T
         boxes = rename(boxes, asked.names, (*index.findings, *also))
     at = pc.index_in(boxes["image_id"], images["image_id"].combine_chunks())
     columns = {name: boxes[name] for name in GIVEN}
+    if boxes["reader"].null_count < len(boxes):  # those that name none are what the others agreed on
+        columns["reader"] = boxes["reader"].fill_null(CONSENSUS)
     for name, theirs in OF_THE_IMAGE.items():
         if theirs in images.column_names:
             columns[name] = images[theirs].take(at)
     lost = [entry for entry in index.dropped if "box" in entry.reason]
     notes = [f"Truth: {index.layout}, {len(boxes):,} boxes."]
     notes += [f"{entry.count:,} boxes of the dataset cannot be used: {entry.reason}." for entry in lost]
-    return truth_table(columns), None, tuple(notes)
+    names = None if index.looked_at is None else {name: index.looked_at[name] for name in ("image_id", "reader")}
+    return truth_table(columns), names and looked_at_table(names), tuple(notes)
 
 
 def _labels(index: Index | None, looked_at: pa.Table | None, everything: pa.Table, judged: pa.Table) -> Labels | None:

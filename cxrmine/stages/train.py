@@ -148,9 +148,10 @@ def _refuse_many_missing(index: Index, recipe: Recipe) -> None:
     """A few images without a file are skipped when their turn comes; more than the recipe allows are an error."""
     _, missing = index.present()
     if missing and missing.count > recipe.data.max_unreadable * len(index):
+        in_archives = "" if not (index.tree and index.tree.packed_away()) else "cxrmine pack reads films in archives. "
         raise CxrError(
             f"{missing.count} of {len(index)} images are listed but not there, for instance {missing.examples[0]}.",
-            "Add them, see all with cxrmine check, or allow more with --set data.max_unreadable=SHARE.",
+            f"{in_archives}Add them, see all with cxrmine check, or allow more with --set data.max_unreadable=SHARE.",
         )
 
 

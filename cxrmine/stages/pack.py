@@ -91,7 +91,7 @@ def _plan(config: Pack, index: Index) -> tuple[dict[str, Any], list[Shard]]:
             images, paths = zip(*of[container][first : first + most], strict=True)
             shards.append(Shard(len(shards), images, paths))
     digest = hashlib.sha256(json.dumps([shard.paths for shard in shards]).encode()).hexdigest()
-    plan = {"fingerprint": index.fingerprint, "size": config.size, "fit": config.fit, "films": digest}
+    plan = {"fingerprint": index.fingerprint, "size": config.size, "fit": config.fit, "list": digest}
     return plan, shards
 
 

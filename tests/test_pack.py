@@ -1,0 +1,249 @@
+"""A pack has the films and the words of its dataset: from folder or archive, stopped or not, for every command."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from cxrmine.config import Data
+from cxrmine.data import pack as packs
+from cxrmine.data.datasets import open_dataset
+from cxrmine.data.films import Loose
+from cxrmine.data.images import fit_geometry
+from cxrmine.data.index import Index
+from cxrmine.errors import CxrError, UsageError
+from cxrmine.learn.loader import Batch, batches
+from cxrmine.stages import pack as stage
+from cxrmine.stages.check import Check
+from cxrmine.stages.check import run as check
+from cxrmine.stages.pack import Pack, run
+from tests.conftest import TINY
+
+
+@pytest.fixture(scope="module")
+def packed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("pack") / "p"
+    run(Pack(dataset, out, 64, workers=1))
+    return out
+
+
+def loaded(index: Index, data: Data) -> Batch:
+    return next(batches(index, data, [np.arange(len(index))], workers=1))
+
+
+def small_shards(monkeypatch: pytest.MonkeyPatch, films: int) -> None:
+    for module in (packs, stage):
+        monkeypatch.setattr(module, "films_a_shard", lambda size: films)
+
+
+def test_a_pack_says_and_shows_what_its_dataset_does(dataset: Path, packed: Path) -> None:
+    index, source = open_dataset(packed), open_dataset(dataset)
+    assert index.fingerprint == source.fingerprint
+    assert index.findings == source.findings
+    assert index.boxes.equals(source.boxes)
+    mine, theirs = (loaded(one, Data(size=64)) for one in (index, source))
+    assert np.array_equal(mine.images.numpy(), theirs.images.numpy())
+    assert mine.geometries == theirs.geometries
+    assert [index.films.size(path) for path in index.table["path"].to_pylist()] == [(96, 96)] * len(index)
+
+
+def test_a_smaller_input_is_cut_from_a_pack_and_a_larger_one_refused(packed: Path) -> None:
+    batch = loaded(open_dataset(packed), Data(size=32))
+    assert batch.images.shape == (160, 1, 32, 32)
+    assert batch.geometries[0] == fit_geometry(96, 96, 32, "stretch")
+    with pytest.raises(CxrError, match=r"films of 64 pixels, and data\.size is 128\. Pack again with --size 128"):
+        loaded(open_dataset(packed), Data(size=128))
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip", "whole.zip", "whole.tar.gz", "nested.zip"])
+def test_archives_pack_to_the_same_films(dataset: Path, packed: Path, tmp_path: Path, kind: str) -> None:
+    source = tmp_path / "d"
+    if kind.startswith("whole") or kind.startswith("nested"):
+        inside = "some/folder/" if kind.startswith("nested") else ""
+        source = tmp_path / kind
+        archive(source, dataset, dataset, inside)
+    else:
+        shutil.copytree(dataset, source, ignore=shutil.ignore_patterns("images"))
+        archive(source / f"images_01.{kind}", dataset / "images", dataset)
+    if source.is_dir():
+        assert open_dataset(source).table["path"].null_count == 160
+    else:
+        with pytest.raises(CxrError, match=r"is an archive\. Make a pack of it first"):
+            open_dataset(source)
+    run(Pack(source, tmp_path / "p", 64, workers=2))
+    index, expected = open_dataset(tmp_path / "p"), open_dataset(packed)
+    assert index.fingerprint == expected.fingerprint
+    assert np.array_equal(loaded(index, Data(size=64)).images.numpy(), loaded(expected, Data(size=64)).images.numpy())
+
+
+def archive(path: Path, folder: Path, root: Path, inside: str = "") -> None:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as made:
+            for file in files:
+                made.write(file, inside + file.relative_to(root).as_posix())
+    else:
+        with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as made:
+            for file in reversed(files):  # whatever order an archive has
+                made.add(file, inside + file.relative_to(root).as_posix())
+
+
+def test_films_that_are_not_square_keep_their_geometry(tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    (root / "images").mkdir(parents=True)
+    rows = ["Image Index,Finding Labels,Patient ID"]
+    for i, (width, height) in enumerate(((80, 40), (30, 90), (64, 64))):
+        pixels = np.random.default_rng(i).integers(0, 256, (height, width), dtype=np.uint8)
+        (root / "images" / f"{i}.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+        rows.append(f"{i}.png,Mass,{i}")
+    (root / "Data_Entry_2017.csv").write_text("\n".join(rows) + "\n")
+    source = open_dataset(root)
+    for fit in ("pad", "stretch"):
+        run(Pack(root, tmp_path / fit, 64, fit, workers=1))  # type: ignore[arg-type]
+        data = Data(size=64, fit=fit)  # type: ignore[arg-type]
+        mine, theirs = loaded(open_dataset(tmp_path / fit), data), loaded(source, data)
+        assert np.array_equal(mine.images.numpy(), theirs.images.numpy())
+        assert mine.geometries == theirs.geometries
+    # From a padded pack to a stretched input: other pixels, but where they lie is exact.
+    other = loaded(open_dataset(tmp_path / "pad"), Data(size=32, fit="stretch"))
+    assert other.geometries == [fit_geometry(w, h, 32, "stretch") for w, h in ((80, 40), (30, 90), (64, 64))]
+    assert other.images[0].float().std() > 10  # the film fills its square, no bars
+
+
+def test_unreadable_films_are_recorded_with_their_reason(dataset: Path, tmp_path: Path) -> None:
+    source = tmp_path / "d"
+    shutil.copytree(dataset, source)
+    films = sorted((source / "images").iterdir())
+    films[0].write_bytes(films[0].read_bytes()[:200])
+    films[1].unlink()
+    with pytest.raises(CxrError, match=r"2 of 160 films cannot be read: .*--max-unreadable"):
+        run(Pack(source, tmp_path / "p", 64, workers=1))
+    assert not (tmp_path / "p" / packs.DONE).exists()
+    made = run(Pack(source, tmp_path / "p", 64, workers=1, max_unreadable=0.1))
+    assert made.unreadable == {"cut off before its end": 1, "no such file": 1}
+    assert made.before == 159
+    assert [(row, why) for row, why in loaded(made.index, Data(size=64)).unreadable] == [
+        (0, "cut off before its end"),
+        (1, "no such file"),
+    ]
+
+
+def test_killed_at_any_time_it_goes_on_to_the_same_bytes(dataset: Path, tmp_path: Path) -> None:
+    """Shards of eight films, so that a kill comes between shards; what an orphan might write is waited for."""
+    whole, out = tmp_path / "whole", tmp_path / "p"
+    code = (
+        "import sys, cxrmine.stages.pack as s; from pathlib import Path\n"
+        "s.films_a_shard = lambda size: 8\n"
+        "if __name__ == '__main__': s.run(s.Pack(Path(sys.argv[1]), Path(sys.argv[2]), 64, workers=1))\n"
+    )
+    script = tmp_path / "go.py"
+    script.write_text(code)
+    command = [sys.executable, str(script), str(dataset)]
+    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    process = subprocess.Popen([*command, str(out)], stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(list(out.glob("films-*.parquet"))) < 4:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(1.5)  # its workers see that it is gone
+    assert not (out / packs.DONE).exists()
+    with pytest.raises(CxrError, match=r"is a pack that is not finished\. Run the same cxrmine pack again"):
+        open_dataset(out)
+    done = len(list(out.glob("films-*.parquet")))
+    assert 4 <= done < 20
+    before = {p.name: p.stat().st_mtime_ns for p in out.glob("films-*.npy")}
+    subprocess.run([*command, str(out)], check=True, capture_output=True)
+    kept = [name for name, at in before.items() if (out / name).stat().st_mtime_ns == at]
+    assert len(kept) >= done
+    names = sorted(p.name for p in whole.iterdir() if p.name != ".lock")
+    assert sorted(p.name for p in out.iterdir() if p.name != ".lock") == names
+    for name in names:
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_damage_is_found_by_check(dataset: Path, packed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p"
+    shutil.copytree(packed, out)
+    assert check(Check(out)).faults == ()
+    raw = bytearray((out / "films-00000.npy").read_bytes())
+    raw[-64 * 64 * 3 + 5] ^= 1  # one bit, in the third film from the end
+    (out / "films-00000.npy").write_bytes(bytes(raw))
+    (fault,) = check(Check(out)).faults
+    assert (fault.kind, fault.count) == ("unreadable image: damaged: its checksum does not match", 1)
+    assert fault.examples == ("films-00000.npy/157",)
+    (out / "films-00000.npy").write_bytes(bytes(raw[:-1]))
+    with pytest.raises(CxrError, match=r"films-00000\.npy"):
+        open_dataset(out)
+
+
+def test_it_refuses_what_is_not_the_same_pack(dataset: Path, packed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p"
+    shutil.copytree(packed, out)
+    with pytest.raises(CxrError, match=r"is a pack of something else: size is 64 there and 32 here\..*--fresh"):
+        run(Pack(dataset, out, 32, workers=1))
+    assert run(Pack(dataset, out, 64, workers=1)).unreadable == {}  # it is there already
+    run(Pack(dataset, out, 32, workers=1, fresh=True))
+    assert json.loads((tmp_path / "p.1" / packs.DONE).read_text())["size"] == 64
+    (tmp_path / "q").mkdir()
+    (tmp_path / "q" / "thesis.txt").write_text("x")
+    with pytest.raises(CxrError, match=r"has other files in it: thesis\.txt"):
+        run(Pack(dataset, tmp_path / "q", 64, workers=1))
+    with pytest.raises(CxrError, match="is a pack"):
+        run(Pack(packed, tmp_path / "r", 32, workers=1))
+    with pytest.raises(UsageError, match="is the dataset itself"):
+        run(Pack(dataset, dataset, 64, workers=1))
+
+
+def test_training_and_mining_on_a_pack_give_the_same_bytes(
+    dataset: Path, packed: Path, trained: Path, tmp_path: Path
+) -> None:
+    from cxrmine.stages import mine, train
+
+    train.run(train.Train(packed, "demo", tmp_path / "run", TINY, device="cpu", workers=1))
+    for name in ("model.safetensors", "metrics.jsonl", "recipe.toml", "patients.parquet"):
+        assert (tmp_path / "run" / name).read_bytes() == (trained / name).read_bytes(), name
+    for data, out in ((dataset, "a"), (packed, "b")):
+        mine.run(mine.Mine(trained, data, tmp_path / f"{out}.parquet", "test", device="cpu", workers=1))
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_several_shards_are_one_pack(
+    dataset: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_shards(monkeypatch, 50)
+    run(Pack(dataset, tmp_path / "p", 64, workers=2))
+    index = open_dataset(tmp_path / "p")
+    assert [entry["films"] for entry in json.loads((tmp_path / "p" / packs.DONE).read_text())["shards"]] == [
+        50,
+        50,
+        50,
+        10,
+    ]
+    expected = open_dataset(packed)
+    assert np.array_equal(loaded(index, Data(size=64)).images.numpy(), loaded(expected, Data(size=64)).images.numpy())
+    assert packs.damaged(index) == []
+
+
+def test_the_words_of_a_pack(dataset: Path, tmp_path: Path) -> None:
+    """Nothing in it tells where it was made; the same work gives the same bytes."""
+    for name in ("a", "b"):
+        run(Pack(dataset, tmp_path / name, 64, workers=1))
+    for file in (tmp_path / "a").iterdir():
+        if file.name != ".lock":
+            assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+    assert str(tmp_path) not in (tmp_path / "a" / packs.DONE).read_text()
+    table = pq.ParquetFile(tmp_path / "a" / packs.INDEX).read()
+    assert table["path"].to_pylist()[:2] == ["films-00000.npy/0", "films-00000.npy/1"]
+    assert replace(open_dataset(tmp_path / "a"), packed=None).films.__class__ is Loose

@@ -97,6 +97,7 @@ def _by_gdcm(pixels: np.ndarray, syntax: str, bits: int) -> bytes:
     image.SetDataElement(element)
     change = gdcm.ImageChangeTransferSyntax()
     change.SetTransferSyntax(kinds(kind))
+    image.thisown = False  # change frees it
     change.SetInput(image)
     assert change.Change()
     piece = change.GetOutput().GetDataElement().GetSequenceOfFragments().GetFragment(0)

@@ -1,4 +1,4 @@
-"""Decoders that may crash on damage, each in a process of its own that may die.
+"""Decoders that may crash on damage, or print, each in a process of its own that may die.
 
 A helper (apart_helper.py) is started on first need, kept, and used by one thread at a time; there are as many as
 threads that decode at once. Codestreams go to it and pixels come back through pipes, as bytes of a known length. It
@@ -21,7 +21,7 @@ import numpy as np
 
 from cxrmine.data.encoded import Unreadable
 
-Decoder = Literal["openjpeg", "jpegls", "jpeg", "jpeg-lossless"]
+Decoder = Literal["rle", "openjpeg", "jpegls", "jpeg", "jpeg-lossless"]
 SCRIPT = Path(__file__).with_name("apart_helper.py")
 REQUEST = struct.Struct("<IIIBB")  # bytes of codestream, width, height, samples, bits: the same in apart_helper.py
 LONGEST = 2**29  # bytes of codestream
@@ -92,7 +92,7 @@ class Helper:
 
     def decode(self, code: bytes, width: int, height: int, samples: int, bits: int) -> np.ndarray | None:
         """None where it died; Unreadable where it could not, or where that took too long."""
-        pixels = np.empty(width * height * samples, np.uint8 if bits <= 8 else np.uint16)
+        room = bytearray(width * height * samples * (1 if bits <= 8 else 2))
         to, back = self._pipes()
         overdue = threading.Timer(PATIENCE, self._end_overdue)
         overdue.daemon = True
@@ -102,8 +102,8 @@ class Helper:
             to.write(code)
             to.flush()
             answer = back.read(1)
-            if answer == b"P" and back.readinto(memoryview(pixels).cast("B")) == pixels.nbytes:  # waits for all
-                return pixels
+            if answer == b"P" and back.readinto(room) == len(room):  # waits for all of it
+                return np.frombuffer(room, np.uint8 if bits <= 8 else np.uint16)
         except OSError:  # a broken pipe
             answer = b""
         finally:

@@ -45,7 +45,7 @@ def attempt(decode: "Decode | None", code: bytes, width: int, height: int, sampl
         pixels = decode(code, width, height, samples, bits)
     except MemoryError:
         return b"M", b""
-    except Exception:  # decoders raise what they like, and their messages are for no one
+    except BaseException:  # decoders raise what they like (Rust's panics are no Exception)
         return b"D", b""
     whole = pixels is not None and len(pixels) == width * height * samples * (1 if bits <= 8 else 2)
     return (b"P", pixels) if whole else (b"D", b"")
@@ -69,15 +69,24 @@ def limit() -> None:
 
 def load(decoder: str) -> "Decode | None":
     try:
-        return {"openjpeg": openjpeg, "jpegls": jpegls}.get(decoder, gdcm_jpeg)(decoder)
+        return {"rle": rle, "openjpeg": openjpeg, "jpegls": jpegls}.get(decoder, gdcm_jpeg)(decoder)
     except ImportError:
         return None
+
+
+def rle(_: str) -> Decode:
+    from rle import decode_pixel_data
+
+    def decode(code: bytes, width: int, height: int, samples: int, bits: int) -> bytes:
+        return bytes(decode_pixel_data(code, version=2, rows=height, columns=width, bits_allocated=8 * -(-bits // 8)))
+
+    return decode
 
 
 def openjpeg(_: str) -> Decode:
     from openjpeg import decode_pixel_data
 
-    return lambda code, *_: decode_pixel_data(code, version=2)
+    return lambda code, *_: bytes(decode_pixel_data(code, version=2))
 
 
 def jpegls(_: str) -> Decode:
@@ -108,6 +117,7 @@ def gdcm_jpeg(process: str) -> Decode:
         image.SetPixelFormat(gdcm.PixelFormat(samples, 8 if bits <= 8 else 16, bits, bits - 1, 0))
         change = gdcm.ImageChangeTransferSyntax()  # Image.GetBuffer alone would not tell that decoding failed
         change.SetTransferSyntax(kinds(kinds.ImplicitVRLittleEndian))
+        image.thisown = False  # change frees it
         change.SetInput(image)
         return change.GetOutput().GetBuffer().encode("utf-8", "surrogateescape") if change.Change() else None
 

@@ -67,6 +67,7 @@ class Facts(NamedTuple):
 class Opened(NamedTuple):
     tags: Any  # a pydicom Dataset of WANTED
     syntax: str
+    kind: str  # its SOP class
     inflated: bytes | None  # what takes the file's place from its data set on, where that was deflated
     pixels_at: int | None
 
@@ -148,20 +149,21 @@ def _open(file: BinaryIO) -> Opened:
         head = file.read(META_AT_MOST)
         if not is_dicom(head):
             raise Unreadable(NOT_AN_IMAGE)
-        syntax, start = _meta(head, 132 if head[128:132] == b"DICM" else 0)
+        syntax, kind, start = _meta(head, 132 if head[128:132] == b"DICM" else 0)
         syntax = syntax or _guess(head[start : start + 6])
         file.seek(start)
         inflated = _inflate(file.read()) if syntax == DEFLATED else None
         tags, pixels_at = _tags(file if inflated is None else io.BytesIO(inflated), syntax)
-        known = str(tags.get("SOPClassUID") or "").startswith("1.2.840.10008.")
-        if head[128:132] != b"DICM" and not known and not ("Rows" in tags and "Columns" in tags):
+        kind = str(tags.get("SOPClassUID") or "") or kind
+        known = kind.startswith("1.2.840.10008.") or ("Rows" in tags and "Columns" in tags)
+        if head[128:132] != b"DICM" and not known:
             raise Unreadable(NOT_AN_IMAGE)
-        return Opened(tags, syntax, inflated, pixels_at)
+        return Opened(tags, syntax, kind, inflated, pixels_at)
 
 
-def _meta(head: bytes, start: int) -> tuple[str, int]:
-    """The transfer syntax, empty where none is given, and where the data set begins."""
-    syntax = ""
+def _meta(head: bytes, start: int) -> tuple[str, str, int]:
+    """The transfer syntax and the SOP class, empty where not given, and where the data set begins."""
+    syntax = sop_class = ""
     while head[start : start + 2] == b"\x02\0":
         element, kind, length = struct.unpack_from("<H2sH", head, start + 2)
         value = start + 8
@@ -170,10 +172,10 @@ def _meta(head: bytes, start: int) -> tuple[str, int]:
         elif kind in (b"OB", b"OW", b"UN", b"UT", b"SQ"):
             (length,) = struct.unpack_from("<I", head, start + 8)
             value = start + 12
-        if element == 0x0010:
-            syntax = head[value : value + length].decode("ascii", "replace").strip(" \0")
+        text = head[value : value + length].decode("ascii", "replace").strip(" \0")
+        syntax, sop_class = text if element == 0x0010 else syntax, text if element == 0x0002 else sop_class
         start = value + length
-    return syntax, start
+    return syntax, sop_class, start
 
 
 def _guess(first: bytes) -> str:
@@ -230,8 +232,7 @@ def _film(opened: Opened) -> tuple[Form, Stored]:
     tags = opened.tags
     with _Faults():
         if opened.pixels_at is None:
-            kind = str(tags.get("SOPClassUID") or "")
-            others = [why for start, why in WITHOUT_PIXELS.items() if kind.startswith(start)]
+            others = [why for start, why in WITHOUT_PIXELS.items() if opened.kind.startswith(start)]
             raise Unreadable(others[0] if others else "a DICOM file without pixels, or cut off before them")
         _refuse_other_films(_text(tags, "Modality"), _text(tags, "BodyPartExamined"))
         if "Columns" not in tags or "Rows" not in tags:

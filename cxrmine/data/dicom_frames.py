@@ -1,9 +1,9 @@
 """The stored words of a DICOM film's one frame, in every common transfer syntax.
 
-Who decodes what: baseline and 8-bit extended JPEG, OpenCV, as for JPEG files; RLE, a decoder in Rust that writes within
-the frame alone; the rest (12-bit and lossless JPEG, JPEG-LS, JPEG 2000), C and C++ that can crash on damage, in a
-helper process (apart.py). A codestream has a header of its own. It is read here first, and what announces another size
-than the DICOM header goes to no decoder.
+Baseline and 8-bit extended JPEG are decoded by OpenCV, as JPEG files are. The rest goes to other processes (apart.py),
+because damage crashes its decoders: gdcm (12-bit and lossless JPEG), CharLS (JPEG-LS), OpenJPEG (JPEG 2000), and one
+for RLE. A codestream has a header of its own. It is read here first, and what announces another size than the DICOM
+header goes to no decoder.
 """
 
 import struct
@@ -125,21 +125,12 @@ def _codestream(value: memoryview) -> bytes:
 
 
 def _rle(code: bytes, form: Form) -> np.ndarray:
-    import rle
-
     if form.samples == 3 and form.photometric != "RGB":
         raise Unreadable("in colour")
     if len(code) < 64 or struct.unpack_from("<I", code)[0] != form.samples * form.allocated // 8:
         raise Unreadable(DAMAGED)
-    shape = {"rows": form.height, "columns": form.width, "bits_allocated": form.allocated}
-    try:
-        frame = rle.decode_pixel_data(code, version=2, **shape)
-    except ValueError:
-        raise Unreadable(DAMAGED) from None
-    pixels = np.frombuffer(frame, np.uint8 if form.allocated == 8 else "<u2")
-    if pixels.size != form.width * form.height * form.samples:
-        raise Unreadable(DAMAGED)
-    return pixels if form.samples == 1 else pixels.reshape(3, -1).T.reshape(-1) if not form.by_plane else pixels
+    pixels = apart.decode("rle", code, form.width, form.height, form.samples, form.allocated)
+    return _laid_out(pixels, True, form)
 
 
 def _jpeg(code: bytes, form: Form) -> np.ndarray:
@@ -163,7 +154,7 @@ def _jpeg(code: bytes, form: Form) -> np.ndarray:
     if frame.process == FRAME_LS:
         pixels = apart.decode("jpegls", code, form.width, form.height, form.samples, frame.bits)
         return _laid_out(pixels, frame.by_plane, form)
-    decoder = "jpeg-lossless" if frame.process == LOSSLESS else "jpeg"
+    decoder: apart.Decoder = "jpeg-lossless" if frame.process == LOSSLESS else "jpeg"
     pixels = apart.decode(decoder, code, form.width, form.height, form.samples, frame.bits)
     return _laid_out(pixels, False, form)
 

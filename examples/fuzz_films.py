@@ -146,7 +146,7 @@ def show(
     lines += [
         "",
         f"{sum(counts.values())} files in {seconds:.0f} s; slowest {slowest[0]:.2f} s ({slowest[1]})",
-        f"memory: {here:.0f} MiB here; in the largest helper {memory:.0f} MiB where looked at, no more than {ended:.0f}",
+        f"memory: {here:.0f} MiB here; in a helper {memory:.0f} MiB where looked at, no more than {ended:.0f}",
         *(wrong or ["Nothing else happened."]),
     ]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -5,6 +5,7 @@ import struct
 from typing import Any
 
 import numpy as np
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import DigitalXRayImageStorageForPresentation
@@ -29,7 +30,10 @@ def header(pixels: np.ndarray, bits: int | None = None, **tags: object) -> Datas
     if pixels.ndim == 3:
         film.SamplesPerPixel, film.PhotometricInterpretation, film.PlanarConfiguration = 3, "RGB", 0
     for name, value in tags.items():
-        setattr(film, name, value)
+        if isinstance(value, DataElement):
+            film.add(value)
+        else:
+            setattr(film, name, value)
     return film
 
 
@@ -49,7 +53,7 @@ def dicom(pixels: np.ndarray, syntax: str = EXPLICIT, bits: int | None = None, n
     film = header(pixels, bits, **tags)
     if syntax in NATIVE:
         if syntax == BIG_ENDIAN:  # bytes of 8-bit pixels too, because they are written as words
-            pixels = pixels.view("<u2").astype(">u2")
+            pixels = pixels.reshape(-1).view("<u2").astype(">u2")
         return written(film, pixels.tobytes(), syntax)
     return written(film, codestream(pixels, syntax, film.BitsStored, near), syntax)
 

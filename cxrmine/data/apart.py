@@ -24,21 +24,21 @@ from cxrmine.data.encoded import Unreadable
 Decoder = Literal["rle", "openjpeg", "jpegls", "jpeg", "jpeg-lossless"]
 SCRIPT = Path(__file__).with_name("apart_helper.py")
 REQUEST = struct.Struct("<IIIBB")  # bytes of codestream, width, height, samples, bits: the same in apart_helper.py
-LONGEST = 2**29  # bytes of codestream
 SECONDS = 10  # of the helper's own processor time: on a busy machine a sound film takes longer by the clock
 PATIENCE = 30 * SECONDS if hasattr(signal, "setitimer") else SECONDS  # by the clock
 TOO_SLOW = f"took longer than {SECONDS} s to decode"
-TOO_MUCH = "needs more than 2 GB to decode"
 CRASHED = "damaged: its decoder crashed on it"
-ANSWERS = {b"D": "damaged: its pixels cannot be decoded", b"M": TOO_MUCH, b"I": "its decoder could not be loaded"}
+ANSWERS = {
+    b"D": "damaged: its pixels cannot be decoded",
+    b"M": "needs more than 2 GB to decode",
+    b"I": "its decoder could not be loaded",
+}
 
 _idle: dict[tuple[int, Decoder], list["Helper"]] = {}  # by process too: a fork must not share its parent's pipes
 
 
 def decode(decoder: Decoder, code: bytes, width: int, height: int, samples: int, bits: int) -> np.ndarray:
     """The samples of a codestream in one row: uint8 up to 8 bits, else uint16."""
-    if len(code) > LONGEST:
-        raise Unreadable(TOO_MUCH)
     idle = _idle.setdefault((os.getpid(), decoder), [])
     for _ in range(2):
         helper = _take(idle) or Helper(decoder)

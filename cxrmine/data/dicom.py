@@ -45,6 +45,8 @@ WITHOUT_PIXELS = {
     "1.2.840.10008.5.1.4.1.1.11.": "a presentation state, not a film",
     "1.2.840.10008.5.1.4.1.1.88.": "a structured report, not a film",
 }
+# Without a preamble: an element of group 2 or 8, its kind in two capitals or its length below 64 KiB.
+BARE = re.compile(rb"(?s)[\x02\x08]\0[\0-\x1f]\0([A-Z]{2}..|..\0\0)|\0[\x02\x08]\0[\0-\x1f]([A-Z]{2}|\0\0)..")
 PIXELS = 0x7FE00010
 META_AT_MOST = 1 << 16
 MOST_READS = 200_000  # of a header: each element takes one to three
@@ -74,11 +76,7 @@ class Opened(NamedTuple):
 
 def is_dicom(data: bytes) -> bool:
     """DICM behind its preamble; or no preamble, and a first element of the groups that every DICOM file begins with."""
-    return data[128:132] == b"DICM" or _starts_bare(data)
-
-
-def _starts_bare(data: bytes) -> bool:
-    return re.match(rb"(?s)[\x02\x08]\0[\0-\x1f]\0|\0[\x02\x08]\0[\0-\x1f]", data) is not None
+    return data[128:132] == b"DICM" or BARE.match(data) is not None
 
 
 def dicom_size(data: bytes) -> tuple[int, int]:

@@ -24,6 +24,7 @@ RLE = "1.2.840.10008.1.2.5"
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEMS_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 MOST_FRAGMENTS = 100_000
+LONGEST = 2**29  # bytes of a codestream
 LOSSLESS = 0xC3
 NEARLY_GRAY = 64  # channels may differ by a 64th of the range: what lossy compression does to gray
 COLOURS = ("RGB", "YBR_RCT", "YBR_ICT")
@@ -117,8 +118,8 @@ def _codestream(value: memoryview) -> bytes:
             raise Unreadable(CUT_OFF)
         pieces.append(value[start + 8 : start + 8 + length])
         start += 8 + length
-        if len(pieces) > MOST_FRAGMENTS:
-            raise Unreadable(f"damaged: more than {MOST_FRAGMENTS} pieces")
+        if len(pieces) > MOST_FRAGMENTS or start > LONGEST:
+            raise Unreadable(f"damaged: more than {MOST_FRAGMENTS} pieces, or {LONGEST >> 20} MiB")
     if tag != ITEMS_END:
         raise Unreadable(CUT_OFF if len(tag) < 4 or start + 8 > len(value) else "damaged: pixels in odd pieces")
     return b"".join(pieces[1:])

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -112,53 +113,53 @@ def segment(marker: int, body: bytes) -> bytes:
     return b"\xff" + bytes([marker]) + struct.pack(">H", len(body) + 2) + body
 
 
+SYMBOLS = [0x00, 0xF0, *(run << 4 | length for run in range(16) for length in range(1, 15))]
+
+
 def jpeg_of_twelve_bits(pixels: np.ndarray) -> bytes:
     """Extended sequential, every coefficient rounded to a whole number and no more. No package at hand writes it.
 
     Codes of one length: 5 bits for how long a DC difference is, 8 for a run of zeros and how long what follows it is.
     """
-    height, width = pixels.shape
+    bits = "".join(_twelve_bit_blocks(pixels))
+    bits += "1" * (-len(bits) % 8)
+    data = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    of_five, of_eight = bytes([0] * 4 + [16] + [0] * 11), bytes([0] * 7 + [len(SYMBOLS)] + [0] * 8)
+    head = [
+        segment(0xDB, b"\x10" + struct.pack(">H", 1) * 64),
+        segment(0xC1, struct.pack(">BHHB", 12, *pixels.shape, 1) + b"\1\x11\0"),
+        segment(0xC4, b"\0" + of_five + bytes(range(16))),
+        segment(0xC4, b"\x10" + of_eight + bytes(SYMBOLS)),
+        segment(0xDA, b"\1\1\0\0\x3f\0"),
+    ]
+    return b"\xff\xd8" + b"".join(head) + data + b"\xff\xd9"
+
+
+def _twelve_bit_blocks(pixels: np.ndarray) -> Iterator[str]:
     wave = np.arange(8)
     cosines = np.sqrt(np.where(wave == 0, 1, 2) / 8)[:, None] * np.cos((2 * wave + 1) * wave[:, None] * np.pi / 16)
     diagonals = sorted(range(64), key=lambda i: (i // 8 + i % 8, i // 8 if (i // 8 + i % 8) % 2 else i % 8))
-    symbols = [0x00, 0xF0, *(run << 4 | length for run in range(16) for length in range(1, 15))]
-    bits: list[str] = []
-
-    def put(value: int) -> None:
-        length = abs(value).bit_length()
-        if length:
-            bits.append(f"{value if value > 0 else value + (1 << length) - 1:0{length}b}")
-
     before = 0
-    for top in range(0, height, 8):
-        for left in range(0, width, 8):
+    for top in range(0, pixels.shape[0], 8):
+        for left in range(0, pixels.shape[1], 8):
             block = pixels[top : top + 8, left : left + 8].astype(float) - 2048
             values = np.rint(cosines @ block @ cosines.T).astype(int).reshape(-1)[diagonals].tolist()
-            bits.append(f"{abs(values[0] - before).bit_length():05b}")
-            put(values[0] - before)
+            yield f"{abs(values[0] - before).bit_length():05b}" + _amplitude(values[0] - before)
             before, run = values[0], 0
             for value in values[1:]:
                 if value == 0:
                     run += 1
                     continue
-                bits.extend([f"{symbols.index(0xF0):08b}"] * (run // 16))
-                bits.append(f"{symbols.index(run % 16 << 4 | abs(value).bit_length()):08b}")
-                put(value)
+                yield f"{SYMBOLS.index(0xF0):08b}" * (run // 16)
+                yield f"{SYMBOLS.index(run % 16 << 4 | abs(value).bit_length()):08b}" + _amplitude(value)
                 run = 0
             if run:
-                bits.append(f"{symbols.index(0):08b}")
-    whole = "".join(bits)
-    whole += "1" * (-len(whole) % 8)
-    data = int(whole, 2).to_bytes(len(whole) // 8, "big").replace(b"\xff", b"\xff\0")
-    of_five, of_eight = bytes([0] * 4 + [16] + [0] * 11), bytes([0] * 7 + [len(symbols)] + [0] * 8)
-    head = [
-        segment(0xDB, b"\x10" + struct.pack(">H", 1) * 64),
-        segment(0xC1, struct.pack(">BHHB", 12, height, width, 1) + b"\1\x11\0"),
-        segment(0xC4, b"\0" + of_five + bytes(range(16))),
-        segment(0xC4, b"\x10" + of_eight + bytes(symbols)),
-        segment(0xDA, b"\1\1\0\0\x3f\0"),
-    ]
-    return b"\xff\xd8" + b"".join(head) + data + b"\xff\xd9"
+                yield f"{SYMBOLS.index(0):08b}"
+
+
+def _amplitude(value: int) -> str:
+    length = abs(value).bit_length()
+    return f"{value if value > 0 else value + (1 << length) - 1:0{length}b}" if length else ""
 
 
 def every_kind(pixels: np.ndarray) -> dict[str, bytes]:
@@ -173,3 +174,8 @@ def every_kind(pixels: np.ndarray) -> dict[str, bytes]:
     if bits == 8:
         syntaxes["baseline"] = (BASELINE, {})
     return {name: dicom(pixels, syntax, bits, **more) for name, (syntax, more) in syntaxes.items()}
+
+
+def data_set_at(data: bytes) -> int:
+    (length,) = struct.unpack_from("<I", data, 140)  # of the meta header, its first element
+    return 144 + length

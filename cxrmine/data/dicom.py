@@ -88,10 +88,10 @@ def dicom_size(data: bytes) -> tuple[int, int]:
 def dicom_facts(source: Path | bytes) -> Facts:
     """From a file's header, without reading on to its pixels. Unreadable where the header rules the film out:
 
-    objects without pixels; several frames; more than 120 million pixels; samples that are not 8 or 16 bits, or neither
-    one nor three; a modality that is known and no radiograph's (CR, DX, RG, OT, SC, RF or empty pass); and a body part
-    that is clearly another. That is one with a word for a part elsewhere (ABDOMEN, SKULL, HAND, SPINE, ...) and none
-    for the chest (CHEST, THORAX, TORAX, LUNG) in it; a part that is not given, or in words not known here, passes.
+    objects without pixels; several frames; more than 120 million pixels; samples that are not of 8 or 16 bits, or are
+    neither one nor three; any modality but CR, DX, RG, OT, SC, RF or none; and a body part that is clearly another.
+    That is one with a word for a part elsewhere (ABDOMEN, SKULL, HAND, SPINE, ...) and none for the chest (CHEST,
+    THORAX, TORAX, LUNG) in it; a part that is not given, or in words that are not known here, passes.
     """
     if isinstance(source, bytes):
         return _facts(io.BytesIO(source))
@@ -244,8 +244,10 @@ def _film(opened: Opened) -> tuple[Form, Stored]:
         photometric = _text(tags, "PhotometricInterpretation")
         if samples not in (1, 3) or "PALETTE" in photometric:
             raise Unreadable("in colour")
-        if allocated not in (8, 16) or not 1 <= stored <= allocated:
-            raise Unreadable("damaged: or samples of other than 8 or 16 bits")
+        if allocated not in (8, 16):
+            raise Unreadable("not of 8 or 16 bits a pixel")
+        if not 1 <= stored <= allocated:
+            raise Unreadable("damaged: more bits stored than there are")
         high = _number(tags, "HighBit", stored - 1)
         high = high if stored - 1 <= high < allocated else stored - 1
         form = Form(width, height, samples, _number(tags, "PlanarConfiguration", 0) == 1, allocated, photometric)

@@ -8,12 +8,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from cxrmine.data.encoded import jpeg_size, png_size
 from cxrmine.data.images import Unreadable, decode_image, fit_geometry, image_size, prepare, read_image
@@ -121,56 +118,6 @@ def test_exif_orientation_is_not_applied() -> None:
     assert (decode_image(turned) == decode_image(data)).all()
 
 
-# --- DICOM
-
-
-def dicom(path: Path, pixels: np.ndarray, **tags: object) -> Path:
-    film = pydicom.Dataset()
-    film.Rows, film.Columns = pixels.shape
-    film.SamplesPerPixel, film.PhotometricInterpretation, film.PixelRepresentation = 1, "MONOCHROME2", 0
-    film.BitsAllocated = film.BitsStored = pixels.itemsize * 8
-    film.HighBit = film.BitsStored - 1
-    film.SOPClassUID, film.SOPInstanceUID = DigitalXRayImageStorageForPresentation, "2.25.1"
-    film.PixelData = pixels.tobytes()
-    for name, value in tags.items():
-        setattr(film, name, value)
-    film.file_meta = FileMetaDataset()
-    film.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    film.save_as(path, enforce_file_format=True)
-    return path
-
-
-def test_dicom_of_eight_bits_keeps_its_values_and_monochrome1_is_turned(tmp_path: Path) -> None:
-    assert (read_image(dicom(tmp_path / "a.dcm", RAMP)) == RAMP).all()
-    turned = dicom(tmp_path / "b.dcm", 255 - RAMP, PhotometricInterpretation="MONOCHROME1")
-    assert (read_image(turned) == RAMP).all()
-    assert image_size(turned) == (60, 40)
-
-
-def test_dicom_of_twelve_bits_with_and_without_a_window(tmp_path: Path) -> None:
-    deep = np.array([[1000, 1255], [1510, 2275]], np.uint16)
-    stored = {"BitsStored": 12, "HighBit": 11}
-    assert read_image(dicom(tmp_path / "a.dcm", deep, **stored)).tolist() == [[0, 51], [102, 255]]
-    whole = dicom(tmp_path / "b.dcm", deep, WindowCenter=2048, WindowWidth=4096, **stored)
-    assert read_image(whole).tolist() == np.rint(deep * 255.0 / 4095).tolist()
-    # a window from 1255 to 1510, 256 values wide: centre - 0.5 - 255/2 to centre - 0.5 + 255/2
-    narrow = dicom(tmp_path / "c.dcm", deep, WindowCenter=1383, WindowWidth=256, **stored)
-    assert read_image(narrow).tolist() == [[0, 0], [255, 255]]
-    scaled = dicom(tmp_path / "d.dcm", deep, RescaleSlope=-1, RescaleIntercept=4095, **stored)
-    assert read_image(scaled).tolist() == [[255, 204], [153, 0]]
-
-
-def test_dicom_that_is_cut_off_or_of_another_kind(tmp_path: Path) -> None:
-    whole = dicom(tmp_path / "a.dcm", RAMP).read_bytes()
-    for end in (len(whole) - 1, len(whole) - 2000, 200, 133):
-        assert why(whole[:end])
-    assert why(whole[: len(whole) - 2]) == "cut off before its end"
-    assert "frames" in why(dicom(tmp_path / "b.dcm", RAMP, NumberOfFrames=2))
-    assert "million" in why(dicom(tmp_path / "c.dcm", RAMP, Rows=60_000, Columns=60_000))
-    bare = dicom(tmp_path / "d.dcm", RAMP, PixelData=b"")
-    assert why(bare)
-
-
 # --- damage
 
 
@@ -255,6 +202,16 @@ def test_too_large_a_film_is_refused_before_it_is_decoded() -> None:
     data[start + 5 : start + 9] = struct.pack(">HH", 60_000, 50_000)
     assert "50000 × 60000 pixels" in why(bytes(data))
     assert "size of" in why(png(0, 10, 8, 0, b""))
+
+
+def test_a_jpeg_that_goes_over_its_pixels_too_often_is_refused() -> None:
+    """Each scan of a progressive JPEG may be a few bytes, and costs a pass over all that its header announces."""
+    data = encoded(".jpg", RAMP, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    start = data.index(b"\xff\xc2")
+    large = data[: start + 5] + struct.pack(">HH", 10_000, 10_000) + data[start + 9 : -2]
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    assert jpeg_size(large + scan * 2 + b"\xff\xd9") == (10_000, 10_000)
+    assert why(large + scan * 12 + b"\xff\xd9") == "13 scans or more of 10000 × 10000 pixels"
 
 
 def test_what_is_no_film_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

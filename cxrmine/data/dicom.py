@@ -1,86 +1,298 @@
-"""Gray, uncompressed, single-frame DICOM to 8 bits."""
+"""DICOM films: their header, what is refused by it, and their pixels as 8 bits of gray.
+
+Nothing that a header says in free text gets into a reason or a warning: it may name a person.
+"""
 
 import io
+import logging
+import re
 import struct
-from typing import Any
+import warnings
+import zlib
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from cxrmine.data.dicom_frames import BIG_ENDIAN, Form, read_words
 from cxrmine.data.encoded import CUT_OFF, Unreadable, refuse_too_large
+from cxrmine.data.gray import Stored, to_gray
+
+WANTED = (
+    "SOPClassUID", "Modality", "BodyPartExamined", "ViewPosition", "PatientID", "ImagerPixelSpacing", "PixelSpacing",
+    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration", "PhotometricInterpretation",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
+    "ModalityLUTSequence", "RescaleSlope", "RescaleIntercept", "VOILUTSequence", "VOILUTFunction", "WindowCenter",
+    "WindowWidth",
+)  # fmt: skip
+NOT_AN_IMAGE = "not a PNG, JPEG or DICOM file"
+DAMAGED_HEADER = "damaged: a DICOM header that cannot be read"
+RADIOGRAPHS = ("CR", "DX", "RG", "OT", "SC", "RF", "")
+OTHER_MODALITIES = (
+    "CT", "MR", "US", "NM", "PT", "MG", "XA", "PX", "IO", "ES", "SM", "OP", "ECG", "SEG", "PR", "SR", "KO", "RTDOSE",
+    "RTIMAGE", "RTPLAN", "RTSTRUCT", "BMD", "DOC", "REG", "FID",
+)  # fmt: skip
+CHEST = ("CHEST", "THORAX", "TORAX", "LUNG")
+ELSEWHERE = (
+    "ABDOMEN", "ABDOMINAL", "ANKLE", "ARM", "BLADDER", "BRAIN", "BREAST", "CALCANEUS", "CSPINE", "ELBOW", "EXTREMITY",
+    "FACE", "FEET", "FEMUR", "FIBULA", "FINGER", "FOOT", "FOREARM", "HAND", "HEAD", "HEEL", "HIP", "HIPS", "HUMERUS",
+    "JAW", "KIDNEY", "KNEE", "LEG", "LSPINE", "NECK", "PELVIS", "SHOULDER", "SINUS", "SKULL", "SPINE", "SSPINE",
+    "TEETH", "THUMB", "TIBIA", "TOE", "TSPINE", "UTERUS", "WRIST",
+)  # fmt: skip
+WITHOUT_PIXELS = {
+    "1.2.840.10008.1.3.10": "a DICOM directory (DICOMDIR), not a film",
+    "1.2.840.10008.5.1.4.1.1.11.": "a presentation state, not a film",
+    "1.2.840.10008.5.1.4.1.1.88.": "a structured report, not a film",
+}
+# Without a preamble: an element of group 2 or 8, its kind in two capitals or its length below 64 KiB.
+BARE = re.compile(rb"(?s)[\x02\x08]\0[\0-\x1f]\0([A-Z]{2}..|..\0\0)|\0[\x02\x08]\0[\0-\x1f]([A-Z]{2}|\0\0)..")
+PIXELS = 0x7FE00010
+META_AT_MOST = 1 << 16
+MOST_READS = 200_000  # of a header: each element takes one to three
+LONGEST_VALUE = 4 << 20  # of what is wanted of a header; a large table of gray values has 128 KiB
+INFLATED_AT_MOST = 512 << 20
+DEFLATED, IMPLICIT, EXPLICIT = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+
+
+class Facts(NamedTuple):
+    """What a header says of its film. Patient is the PatientID as it stands: whoever reads it replaces it, and it must
+    never be written to an output."""
+
+    width: int
+    height: int
+    view: str | None  # ViewPosition, upper case
+    patient: str | None
+    spacing: tuple[float, float] | None  # mm from row to row and from column to column
+
+
+class Opened(NamedTuple):
+    tags: Any  # a pydicom Dataset of WANTED
+    syntax: str
+    kind: str  # its SOP class
+    inflated: bytes | None  # what takes the file's place from its data set on, where that was deflated
+    pixels_at: int | None
 
 
 def is_dicom(data: bytes) -> bool:
-    return data[128:132] == b"DICM"
+    """DICM behind its preamble; or no preamble, and a first element of the groups that every DICOM file begins with."""
+    return data[128:132] == b"DICM" or BARE.match(data) is not None
 
 
 def dicom_size(data: bytes) -> tuple[int, int]:
-    """Width and height from the header; pixels are left alone."""
-    import pydicom
+    """Width and height of a film that its header does not rule out; pixels are left alone."""
+    form, _ = _film(_open(io.BytesIO(data)))
+    return form.width, form.height
 
+
+def dicom_facts(source: Path | bytes) -> Facts:
+    """From a file's header, without reading on to its pixels. Unreadable where the header rules the film out:
+
+    objects without pixels; several frames; more than 120 million pixels; samples that are not of 8 or 16 bits, or are
+    neither one nor three; any modality but CR, DX, RG, OT, SC, RF or none; and a body part that is clearly another.
+    That is one with a word for a part elsewhere (ABDOMEN, SKULL, HAND, SPINE, ...) and none for the chest (CHEST,
+    THORAX, TORAX, LUNG) in it; a part that is not given, or in words that are not known here, passes.
+    """
+    if isinstance(source, bytes):
+        return _facts(io.BytesIO(source))
+    if not source.is_file():
+        raise Unreadable("no such file")
     try:
-        header = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
-        if "Columns" not in header or "Rows" not in header:
-            raise Unreadable("damaged: a DICOM header without rows and columns")
-        width, height = int(header.Columns), int(header.Rows)
-        planes = int(header.get("NumberOfFrames") or 1) * int(header.get("SamplesPerPixel") or 1)
-    except _faults() as fault:
-        raise Unreadable(_sentence(fault)) from None
-    refuse_too_large(width, height)
-    if planes > 1:
-        raise Unreadable("a DICOM film of several frames or colours")
-    return width, height
+        with source.open("rb") as file:
+            return _facts(file)
+    except OSError as fault:
+        raise Unreadable(f"not readable: {fault.strerror}") from None
 
 
 def decode_dicom(data: bytes) -> np.ndarray:
-    """H×W uint8, bones bright. A window's two ends become 0 and 255; without one, 8-bit films keep their values and
-    others are spread from their darkest to their brightest pixel."""
+    """H×W uint8, bones bright; gray.py says how. Three samples a pixel are read where they are all the same."""
+    opened = _open(io.BytesIO(data))
+    form, stored = _film(opened)
+    body = memoryview(data if opened.inflated is None else opened.inflated)
+    with _Faults():
+        words = read_words(body[opened.pixels_at :], form, opened.syntax)
+        if words.signed:
+            stored = stored._replace(signed=True)
+        return to_gray(words.pixels, stored, opened.tags)
+
+
+def _facts(file: BinaryIO) -> Facts:
+    opened = _open(file)
+    form, _ = _film(opened)
+    tags = opened.tags
+    with _Faults():
+        view, patient = (_text(tags, name) for name in ("ViewPosition", "PatientID"))
+    spacing = _spacing(tags, "ImagerPixelSpacing") or _spacing(tags, "PixelSpacing")
+    return Facts(form.width, form.height, view.strip().upper() or None, patient or None, spacing)
+
+
+# --- from the file to its tags
+
+
+class _Counted:
+    """A file that ends the reading of a header which has no end, or values beyond all use."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._left, self.seek, self.tell = file, MOST_READS, file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        self._left -= 1
+        if self._left < 0 or not 0 <= size <= LONGEST_VALUE:
+            raise Unreadable("damaged: a DICOM header of unlikely size")
+        return self._file.read(size)
+
+
+def _open(file: BinaryIO) -> Opened:
+    with _Faults():
+        head = file.read(META_AT_MOST)
+        if not is_dicom(head):
+            raise Unreadable(NOT_AN_IMAGE)
+        syntax, kind, start = _meta(head, 132 if head[128:132] == b"DICM" else 0)
+        syntax = syntax or _guess(head[start : start + 6])
+        file.seek(start)
+        inflated = _inflate(file.read()) if syntax == DEFLATED else None
+        tags, pixels_at = _tags(file if inflated is None else io.BytesIO(inflated), syntax)
+        kind = str(tags.get("SOPClassUID") or "") or kind
+        known = kind.startswith("1.2.840.10008.") or ("Rows" in tags and "Columns" in tags)
+        if head[128:132] != b"DICM" and not known:
+            raise Unreadable(NOT_AN_IMAGE)
+        return Opened(tags, syntax, kind, inflated, pixels_at)
+
+
+def _meta(head: bytes, start: int) -> tuple[str, str, int]:
+    """The transfer syntax and the SOP class, empty where not given, and where the data set begins."""
+    syntax = sop_class = ""
+    while head[start : start + 2] == b"\x02\0":
+        element, kind, length = struct.unpack_from("<H2sH", head, start + 2)
+        value = start + 8
+        if not kind.isalpha():  # written without kinds, against the rule
+            (length,) = struct.unpack_from("<I", head, start + 4)
+        elif kind in (b"OB", b"OW", b"UN", b"UT", b"SQ"):
+            (length,) = struct.unpack_from("<I", head, start + 8)
+            value = start + 12
+        text = head[value : value + length].decode("ascii", "replace").strip(" \0")
+        syntax, sop_class = text if element == 0x0010 else syntax, text if element == 0x0002 else sop_class
+        start = value + length
+    return syntax, sop_class, start
+
+
+def _guess(first: bytes) -> str:
+    """How a data set is written whose file does not say so."""
+    if first[:1] == b"\0":
+        return BIG_ENDIAN
+    return EXPLICIT if first[4:6].isalpha() and first[4:6].isupper() else IMPLICIT
+
+
+def _inflate(deflated: bytes) -> bytes:
+    engine = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = engine.decompress(deflated, INFLATED_AT_MOST)
+    if len(inflated) >= INFLATED_AT_MOST:
+        raise Unreadable(f"inflates to more than {INFLATED_AT_MOST >> 20} MiB")
+    if not engine.eof:
+        raise Unreadable(CUT_OFF)
+    return inflated
+
+
+def _tags(file: BinaryIO, syntax: str) -> tuple[Any, int | None]:
+    """What is wanted of the header, and where the pixel element begins."""
+    read_dataset, wanted = _reader()
+    found = []
+
+    def at_pixels(tag: int, kind: str | None, length: int) -> bool:
+        if tag == PIXELS:
+            found.append(tag)
+        return tag >= PIXELS
+
+    tags = read_dataset(
+        _Counted(file), syntax == IMPLICIT, syntax != BIG_ENDIAN, stop_when=at_pixels, specific_tags=list(wanted)
+    )
+    return tags, file.tell() if found else None
+
+
+@cache
+def _reader() -> tuple[Any, tuple[int, ...]]:
+    """pydicom's, told to keep to itself what it thinks of values: it would print them."""
     import pydicom
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.filereader import read_dataset
 
-    dicom_size(data)
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="pydicom")
+    return read_dataset, tuple(tag for name in WANTED if (tag := tag_for_keyword(name)) is not None)
+
+
+# --- from its tags to what they mean
+
+
+def _film(opened: Opened) -> tuple[Form, Stored]:
+    """How the pixels lie and what they mean; Unreadable where this is no film of the chest."""
+    tags = opened.tags
+    with _Faults():
+        if opened.pixels_at is None:
+            others = [why for start, why in WITHOUT_PIXELS.items() if opened.kind.startswith(start)]
+            raise Unreadable(others[0] if others else "a DICOM file without pixels, or cut off before them")
+        _refuse_other_films(_text(tags, "Modality"), _text(tags, "BodyPartExamined"))
+        if "Columns" not in tags or "Rows" not in tags:
+            raise Unreadable("damaged: a DICOM header without rows and columns")
+        width, height = _number(tags, "Columns", 0), _number(tags, "Rows", 0)
+        refuse_too_large(width, height)
+        if _number(tags, "NumberOfFrames", 1) > 1:
+            raise Unreadable("a DICOM file of several frames")
+        samples, allocated = _number(tags, "SamplesPerPixel", 1), _number(tags, "BitsAllocated", 0)
+        stored = _number(tags, "BitsStored", allocated)
+        photometric = _text(tags, "PhotometricInterpretation")
+        if samples not in (1, 3) or "PALETTE" in photometric:
+            raise Unreadable("in colour")
+        if allocated not in (8, 16):
+            raise Unreadable("not of 8 or 16 bits a pixel")
+        if not 1 <= stored <= allocated:
+            raise Unreadable("damaged: more bits stored than there are")
+        high = _number(tags, "HighBit", stored - 1)
+        high = high if stored - 1 <= high < allocated else stored - 1
+        form = Form(width, height, samples, _number(tags, "PlanarConfiguration", 0) == 1, allocated, photometric)
+        return form, Stored(stored, high, _number(tags, "PixelRepresentation", 0) == 1)
+
+
+def _refuse_other_films(modality: str, part: str) -> None:
+    modality = modality.strip().upper()
+    if modality not in RADIOGRAPHS:
+        known = modality if modality in OTHER_MODALITIES else "one that is not known here"
+        raise Unreadable(f"no radiograph: its modality is {known}")
+    part = part.upper()
+    elsewhere = [word for word in re.findall("[A-Z]+", part) if word in ELSEWHERE]
+    if elsewhere and not any(word in part for word in CHEST):
+        raise Unreadable(f"not of the chest: its body part is {elsewhere[0]}")
+
+
+def _number(tags: Any, name: str, otherwise: int) -> int:
+    value = tags.get(name)
+    if isinstance(value, list | tuple) or hasattr(value, "append"):
+        value = value[0] if len(value) else None
+    return otherwise if value is None or value == "" else int(value)
+
+
+def _text(tags: Any, name: str) -> str:
+    value = tags.get(name)
+    if value is None or isinstance(value, str):
+        return value or ""
+    return "\\".join(map(str, value))
+
+
+def _spacing(tags: Any, name: str) -> tuple[float, float] | None:
     try:
-        film = pydicom.dcmread(io.BytesIO(data))
-        values = apply_voi_lut(apply_modality_lut(film.pixel_array, film), film)
-        # Where a window ends is best asked of the window: what it makes of the extreme values.
-        ends = apply_voi_lut(apply_modality_lut(_extremes(film), film), film)
-        windowed = "WindowWidth" in film or "VOILUTSequence" in film
-        inverted = film.PhotometricInterpretation == "MONOCHROME1"
-    except _faults() as fault:
-        raise Unreadable(_sentence(fault)) from None
-    if windowed:
-        gray = spread(values, float(ends.min()), float(ends.max()))
-    else:
-        gray = values if values.dtype == np.uint8 else spread(values)
-    return 255 - gray if inverted else gray
+        row, column = (float(value) for value in tags.get(name) or ())
+    except Exception:
+        return None
+    return (row, column) if 0 < row < np.inf and 0 < column < np.inf else None
 
 
-def _extremes(film: Any) -> np.ndarray:
-    """The lowest and the highest value that this film can store, as a film of two pixels."""
-    bits, signed = int(film.BitsStored), bool(film.PixelRepresentation)
-    ends = [-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1]
-    return np.array([ends], dtype=np.int32 if signed else np.uint32)
+class _Faults:
+    """Whatever pydicom raises on damage (its faults have no common base, and their words may hold values) as ours."""
 
+    def __enter__(self) -> None:
+        return None
 
-def spread(values: np.ndarray, lowest: float | None = None, highest: float | None = None) -> np.ndarray:
-    """Lowest (the darkest) to 0, highest (the brightest) to 255; a constant picture becomes all 0."""
-    low = float(values.min()) if lowest is None else lowest
-    high = float(values.max()) if highest is None else highest
-    if high == low:
-        return np.zeros(values.shape, np.uint8)
-    scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-
-
-def _faults() -> tuple[type[Exception], ...]:
-    """What pydicom raises on files that are cut off, damaged, or of a kind it cannot decode: it has no common base."""
-    from pydicom.errors import BytesLengthException, InvalidDicomError
-
-    own = (BytesLengthException, InvalidDicomError)
-    return (*own, ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError,
-            struct.error)  # fmt: skip
-
-
-def _sentence(fault: BaseException) -> str:
-    if isinstance(fault, EOFError | struct.error) or "bytes of pixel data" in str(fault):
-        return CUT_OFF
-    return f"a DICOM file that cannot be decoded ({str(fault).splitlines()[0][:120] or type(fault).__name__})"
+    def __exit__(self, kind: Any, fault: BaseException | None, trace: Any) -> None:
+        if isinstance(fault, Exception) and not isinstance(fault, Unreadable):
+            raise Unreadable(CUT_OFF if isinstance(fault, EOFError | struct.error) else DAMAGED_HEADER) from None

@@ -8,11 +8,16 @@ are compared (about 1 GB/s). A JPEG has none: that its last marker is there prov
 import re
 import struct
 import zlib
+from typing import NamedTuple
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 JPEG_START = b"\xff\xd8\xff"
 MOST_PIXELS = 120_000_000
-NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # in coded data, 00 is stuffing and D0 to D7 are restarts
+MOST_WORK = 10 * MOST_PIXELS  # a progressive JPEG goes over all its pixels again in every scan
+# In coded data, 00 is stuffing (in JPEG-LS 00 to 7F are data) and D0 to D7 are restarts.
+NEXT_MARKER = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
+NO_FRAME = (0xC4, 0xC8, 0xCC)  # tables among the codes of frames
+FRAME_LS, SCAN, END = 0xF7, 0xDA, 0xD9
 CUT_OFF = "cut off before its end"
 DAMAGED = "damaged: a checksum does not match"
 
@@ -53,22 +58,44 @@ def png_size(data: bytes) -> tuple[int, int]:
     raise Unreadable(CUT_OFF)
 
 
+class JpegFrame(NamedTuple):
+    """What a JPEG of any process, JPEG-LS too, says of itself."""
+
+    width: int
+    height: int
+    bits: int
+    components: int
+    process: int  # the second byte of its frame's marker: C0 baseline, C1 extended, C3 lossless, F7 JPEG-LS
+    by_plane: bool  # the first scan has one component
+
+
 def jpeg_size(data: bytes) -> tuple[int, int]:
     """Width and height of a JPEG that has its end marker. A thumbnail's end marker inside a segment does not count."""
-    size = None
-    start = 2
+    frame = jpeg_frame(data)
+    return frame.width, frame.height
+
+
+def jpeg_frame(data: bytes) -> JpegFrame:
+    """The frame header of a JPEG that has its end marker."""
+    frame: tuple[int, int, int, int, int] | None = None
+    scans, by_plane, start = 0, True, 2
     while marker := NEXT_MARKER.search(data, start):
         code = data[marker.start() + 1]
-        if code == 0xD9 and size:
-            return size
+        if code == END and frame:
+            return JpegFrame(*frame, by_plane)
         segment = marker.end()
-        if segment + 2 > len(data) or code == 0xD9:
+        if segment + 3 > len(data) or code == END:
             break
-        if 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC):
-            if segment + 7 > len(data):
+        if (0xC0 <= code <= 0xCF and code not in NO_FRAME) or code == FRAME_LS:
+            if segment + 8 > len(data):
                 break
-            height, width = struct.unpack_from(">HH", data, segment + 3)
+            bits, height, width, components = struct.unpack_from(">BHHB", data, segment + 2)
             refuse_too_large(width, height)
-            size = width, height
+            frame = width, height, bits, components, code
+        if code == SCAN and frame:
+            scans += 1
+            by_plane = data[segment + 2] == 1 if scans == 1 else by_plane
+            if scans > frame[3] and scans * frame[0] * frame[1] > MOST_WORK:
+                raise Unreadable(f"{scans} scans or more of {frame[0]} × {frame[1]} pixels")
         start = segment + struct.unpack_from(">H", data, segment)[0]
     raise Unreadable(CUT_OFF)

@@ -9,8 +9,9 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from cxrmine.data.dicom import decode_dicom, dicom_size, is_dicom, spread
+from cxrmine.data.dicom import decode_dicom, dicom_size, is_dicom
 from cxrmine.data.encoded import JPEG_START, PNG_START, Unreadable, jpeg_size, png_size
+from cxrmine.data.gray import spread
 
 Fit = Literal["stretch", "pad"]
 LARGEST_FILE = 2**30  # 120 megapixels of four 16-bit channels, uncompressed

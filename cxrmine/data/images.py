@@ -1,6 +1,5 @@
 """A film from its file to the network's input, and the one object that maps boxes between the two."""
 
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ import numpy as np
 from cxrmine.data.dicom import decode_dicom, dicom_size, is_dicom
 from cxrmine.data.encoded import JPEG_START, PNG_START, Unreadable, jpeg_size, png_size
 from cxrmine.data.gray import spread
+from cxrmine.data.tree import read_file
 
 Fit = Literal["stretch", "pad"]
-LARGEST_FILE = 2**30  # 120 megapixels of four 16-bit channels, uncompressed
 
 # A film that cannot be read is reported by us, once, with its path; OpenCV's own lines have none.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -65,21 +64,10 @@ def _header_reader(data: bytes) -> Callable[[bytes], tuple[int, int]]:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
-            raise Unreadable("a folder, not a file" if stat.S_ISDIR(status.st_mode) else "not a regular file")
-        if status.st_size == 0:
-            raise Unreadable("empty: zero bytes")
-        if status.st_size > LARGEST_FILE:
-            raise Unreadable(f"larger than {LARGEST_FILE // 2**20} MiB")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise Unreadable("no such file") from None
-    except PermissionError:
-        raise Unreadable("permission denied") from None
-    except OSError as fault:
-        raise Unreadable(f"not readable: {fault.strerror}") from None
+    content = read_file(path)
+    if isinstance(content, Unreadable):
+        raise content
+    return content
 
 
 def _gray8(picture: np.ndarray) -> np.ndarray:

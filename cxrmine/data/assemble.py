@@ -32,7 +32,9 @@ FILM = re.compile(r".+\.(png|jpe?g|dcm|dicom)", re.IGNORECASE)
 UNSAFE_PATH = "path that leaves the dataset"
 TRAIN_AND_VAL = "train and val"  # a split of the dataset's own, of which some patients become `val`
 NO_SPLIT = "none"  # of an image that the dataset's own lists leave out
-LATERAL_VIEWS = frozenset({"LATERAL", "LAT", "LL", "RL", "L", "LLD", "RLD", "LATERAL LEFT", "LATERAL RIGHT"})
+LATERAL_VIEWS = frozenset(
+    {"LATERAL", "LAT", "LL", "RL", "L", "LLD", "RLD", "LATERAL LEFT", "LATERAL RIGHT", "XTABLE LATERAL"}
+)
 NO_DRAW = "split: no official lists here; by a fixed draw, 20 % of the patients are test"
 ROWS = pa.schema([(name, pa.string()) for name in ("image_id", "patient_id", "view", "split", "path")])
 
@@ -149,7 +151,8 @@ def _split(images: pa.Table) -> tuple[pa.Array, tuple[str, ...]]:
     patients = images["patient_id"].combine_chunks().dictionary_encode()
     people = patients.dictionary.to_pylist()
     held_out = pa.array([is_validation(p) for p in people], pa.bool_()).take(patients.indices)
-    split, notes = images["split"].combine_chunks(), ()
+    split = images["split"].combine_chunks()
+    notes: tuple[str, ...] = ()
     if split.null_count:  # there is no split, or none of some images
         test = pa.array([split_by_patient(p) == "test" for p in people], pa.bool_()).take(patients.indices)
         drawn = pc.if_else(test, "test", TRAIN_AND_VAL)
@@ -170,8 +173,8 @@ def _paths(
     named = set(path)
     strangers = sorted(films - named)
     known = set(images["image_id"].to_pylist())
-    again = [name for name in strangers if name.rpartition("/")[2] in known]
-    alone = [name for name in strangers if name.rpartition("/")[2] not in known]
+    again = [name for name in strangers if {(last := name.rpartition("/")[2]), last.rpartition(".")[0]} & known]
+    alone = sorted({*strangers} - {*again})
     return pa.array(path, pa.string()), ledger + dropped(FILE_WITHOUT_ROW, alone) + dropped(SECOND_FILE, again)
 
 
@@ -190,7 +193,8 @@ def _boxes(
         "box of a finding that no image is labelled with": ~_is_in(drawn["finding"], pa.array(findings, pa.string())),
         "box without an area": whole & (corner[:, 2:] <= corner[:, :2]).any(axis=1),
     }
-    keep, ledger = np.ones(len(drawn), bool), ()
+    keep = np.ones(len(drawn), bool)
+    ledger: tuple[Dropped, ...] = ()
     for reason, bad in faults.items():
         ledger += dropped(reason, _box_names(drawn.filter(pa.array(keep & bad))))
         keep &= ~bad

@@ -127,8 +127,10 @@ def test_views_and_the_lateral_film_that_is_counted(tmp_path: Path) -> None:
 
 
 def test_a_frontal_film_is_frontal_whatever_stands_under_ap_pa(tmp_path: Path) -> None:
-    table(tmp_path / "train.csv", [row(A1, view="LL", Edema="1.0"), row(A3, view="", Edema="1.0")])
+    side = row(B1, "Lateral", "")  # whatever its name says
+    table(tmp_path / "train.csv", [row(A1, view="LL", Edema="1.0"), row(A3, view="", Edema="1.0"), side])
     index = open_dataset(tmp_path)
+    assert reasons(index) == {"lateral view, and frontal ones are asked for": 1}
     assert column(index, "view") == [None, None]
     assert any(note.endswith("whose view is not known then: 1") for note in index.notes)
 
@@ -175,6 +177,15 @@ def test_films_are_found_whatever_path_begins_with(tmp_path: Path, before: str, 
     assert column(index, "path") == [f"{place}{name}" for name in column(index, "image_id")]
     assert column(index, "image_id") == sorted([A1, A2, A3, B1, C1])
     assert index.dropped == ()
+
+
+def test_of_two_copies_of_the_films_those_are_read_that_path_names(tmp_path: Path) -> None:
+    for release in ("CheXpert-v1.0-small/", "CheXpert-v1.0/"):
+        write_jpg(tmp_path / release / A1, FILM)
+    for release in ("CheXpert-v1.0-small/", "CheXpert-v1.0/"):
+        index = open_dataset(dataset(tmp_path, before=release))
+        assert column(index, "path")[column(index, "image_id").index(A1)] == f"{release}{A1}"
+        assert reasons(index)["file without a row"] == 1
 
 
 def test_stanfords_batches_and_chexlocalize(tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ FILM = re.compile(r".+\.(png|jpe?g|dcm|dicom)", re.IGNORECASE)
 UNSAFE_PATH = "path that leaves the dataset"
 TRAIN_AND_VAL = "train and val"  # a split of the dataset's own, of which some patients become `val`
 NO_SPLIT = "none"  # of an image that the dataset's own lists leave out
-LATERAL_VIEWS = frozenset({"LATERAL", "LAT", "LL", "RL", "L", "LLD", "RLD", "LATERAL LEFT", "LATERAL RIGHT"})
+LATERAL_VIEWS = frozenset(
+    {"LATERAL", "LAT", "LL", "RL", "L", "LLD", "RLD", "LATERAL LEFT", "LATERAL RIGHT", "XTABLE LATERAL"}
+)
 NO_DRAW = "split: no official lists here; by a fixed draw, 20 % of the patients are test"
 ROWS = pa.schema([(name, pa.string()) for name in ("image_id", "patient_id", "view", "split", "path")])
 
@@ -171,8 +173,8 @@ def _paths(
     named = set(path)
     strangers = sorted(films - named)
     known = set(images["image_id"].to_pylist())
-    again = [name for name in strangers if name.rpartition("/")[2] in known]
-    alone = [name for name in strangers if name.rpartition("/")[2] not in known]
+    again = [name for name in strangers if {(last := name.rpartition("/")[2]), last.rpartition(".")[0]} & known]
+    alone = sorted({*strangers} - {*again})
     return pa.array(path, pa.string()), ledger + dropped(FILE_WITHOUT_ROW, alone) + dropped(SECOND_FILE, again)
 
 

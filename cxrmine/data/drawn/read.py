@@ -34,7 +34,7 @@ def read_drawn(path: Path, columns: Mapping[str, str] | None = None) -> Drawn:
         return _from_sheet(_parquet(content, path), columns)
     text = _text(content, path)
     if text.lstrip()[:1] in ("{", "["):
-        return _from_document(text, path, columns)
+        return from_document(text, path, columns)
     return _from_sheet(_csv(text, path, named=columns is not None), columns)
 
 
@@ -56,7 +56,8 @@ def _from_sheet(sheet: Sheet, columns: Mapping[str, str] | None) -> Drawn:
     raise _strange(sheet.where, f"its columns are {', '.join(names[:SHOWN])}{more}")
 
 
-def _from_document(text: str, path: Path, columns: Mapping[str, str] | None) -> Drawn:
+def from_document(text: str, path: Path | str, columns: Mapping[str, str] | None = None) -> Drawn:
+    """`path`: where the text is from, for messages."""
     if columns is not None:
         raise UsageError(f"{path} is JSON, and has no columns to be named.", "Leave --columns out.")
     try:
@@ -108,7 +109,7 @@ def _text(content: bytes, path: Path) -> str:
     return text
 
 
-def _once(pairs: Sequence[tuple[str, Any]], path: Path) -> dict[str, Any]:
+def _once(pairs: Sequence[tuple[str, Any]], path: Path | str) -> dict[str, Any]:
     """A key that comes twice would hide what the first one has."""
     result = dict(pairs)
     if len(result) < len(pairs):

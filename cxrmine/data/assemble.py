@@ -1,7 +1,7 @@
 """From what a dataset's own tables say to an index: the same checks, splits and ledger for every layout."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +29,8 @@ from cxrmine.errors import CxrError
 from cxrmine.tables import COORDINATES
 
 FILM = re.compile(r".+\.(png|jpe?g|dcm|dicom)", re.IGNORECASE)
+DICOM = re.compile(r".+\.(dcm|dicom)", re.IGNORECASE)
+ENDINGS = re.compile(r"(\.dcm|\.dicom)?\.(png|jpe?g|dcm|dicom)$", re.IGNORECASE)
 UNSAFE_PATH = "path that leaves the dataset"
 TRAIN_AND_VAL = "train and val"  # a split of the dataset's own, of which some patients become `val`
 NO_SPLIT = "none"  # of an image that the dataset's own lists leave out
@@ -110,6 +112,19 @@ def struct_of(findings: Sequence[str], values: npt.NDArray[np.int8]) -> dict[str
     return {f: pa.array(values[:, c], mask=values[:, c] == UNMENTIONED) for c, f in enumerate(findings)}
 
 
+def films_by_stem(names: Iterable[str]) -> dict[str, str]:
+    """Film names without folder and ending → path: of several the DICOM, then the top before folders."""
+    films: dict[str, str] = {}
+    for path in sorted(filter(FILM.fullmatch, names), key=lambda p: (not DICOM.fullmatch(p), p.rpartition("/")[0], p)):
+        films.setdefault(stem(path), path)
+    return films
+
+
+def stem(path: str) -> str:
+    """A film's name without folder and ending; of x.dcm.png it is x."""
+    return ENDINGS.sub("", path.rpartition("/")[2])
+
+
 def _ledger_text(ledger: Sequence[Dropped]) -> str:
     return "; ".join(f"{entry.reason} ({entry.count:,})" for entry in ledger) or "no rows"
 
@@ -149,7 +164,8 @@ def _split(images: pa.Table) -> tuple[pa.Array, tuple[str, ...]]:
     patients = images["patient_id"].combine_chunks().dictionary_encode()
     people = patients.dictionary.to_pylist()
     held_out = pa.array([is_validation(p) for p in people], pa.bool_()).take(patients.indices)
-    split, notes = images["split"].combine_chunks(), ()
+    split = images["split"].combine_chunks()
+    notes: tuple[str, ...] = ()
     if split.null_count:  # there is no split, or none of some images
         test = pa.array([split_by_patient(p) == "test" for p in people], pa.bool_()).take(patients.indices)
         drawn = pc.if_else(test, "test", TRAIN_AND_VAL)
@@ -170,8 +186,8 @@ def _paths(
     named = set(path)
     strangers = sorted(films - named)
     known = set(images["image_id"].to_pylist())
-    again = [name for name in strangers if name.rpartition("/")[2] in known]
-    alone = [name for name in strangers if name.rpartition("/")[2] not in known]
+    again = [name for name in strangers if {(last := name.rpartition("/")[2]), last.rpartition(".")[0]} & known]
+    alone = sorted({*strangers} - {*again})
     return pa.array(path, pa.string()), ledger + dropped(FILE_WITHOUT_ROW, alone) + dropped(SECOND_FILE, again)
 
 
@@ -190,7 +206,8 @@ def _boxes(
         "box of a finding that no image is labelled with": ~_is_in(drawn["finding"], pa.array(findings, pa.string())),
         "box without an area": whole & (corner[:, 2:] <= corner[:, :2]).any(axis=1),
     }
-    keep, ledger = np.ones(len(drawn), bool), ()
+    keep = np.ones(len(drawn), bool)
+    ledger: tuple[Dropped, ...] = ()
     for reason, bad in faults.items():
         ledger += dropped(reason, _box_names(drawn.filter(pa.array(keep & bad))))
         keep &= ~bad

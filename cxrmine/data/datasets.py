@@ -6,12 +6,12 @@ from pathlib import Path
 from cxrmine.data import vocabulary
 from cxrmine.data.assemble import assemble
 from cxrmine.data.index import Index
-from cxrmine.data.layouts import chestxray14
+from cxrmine.data.layouts import chestxray14, openi, padchest, rsna, vindr
 from cxrmine.data.reading import Reading, with_own
 from cxrmine.data.tree import ARCHIVE, Tree
 from cxrmine.errors import CxrError
 
-LAYOUTS = (chestxray14,)
+LAYOUTS = (chestxray14, vindr, rsna, openi, padchest)
 DEEPEST = 4  # folders that have nothing but one folder in them
 
 

@@ -101,7 +101,7 @@ def test_physionet(tmp_path: Path) -> None:
     assert len(index) == 32
     assert index.findings == ("Cardiomegaly", "Pneumothorax")
     assert index.table["path"].null_count == 0
-    assert set(index.table["view"].to_pylist()) == {"PA"}
+    assert index.table["view"].null_count == 32
     assert index.table["patient_id"].to_pylist() == index.table["image_id"].to_pylist()
     for case in made:
         row = index.table.slice(index.table["image_id"].to_pylist().index(name_of(case)), 1).to_pylist()[0]

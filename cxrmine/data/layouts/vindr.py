@@ -21,7 +21,9 @@ The PhysioNet tables may lie in annotations/ or at the top; each may be .gz. Of 
 present if at least half of them found it, uncertain if fewer did, absent if none did. So some boxes are of uncertain
 findings. Boxes keep their reader, and looked_at has who read which image; of the consensus nobody is named. Findings
 are those that a reader found somewhere. Nothing tells patients apart (the DICOM headers are all but empty): each image
-counts as one. A test film without labels, as Kaggle's all are, is no part of the index and is counted in a note.
+counts as one. view is null: the publication says that all films are PA, no table does. A test film without labels, as
+Kaggle's all are, is no part of the index and is counted in a note. VinDr-PCXR, of children, has PhysioNet's form with
+rad_ID for rad_id, and is read alike.
 """
 
 import re
@@ -95,7 +97,7 @@ def read(tree: Tree, reading: Reading) -> Raw:
     images = {
         "image_id": names,
         "patient_id": names,
-        "view": ["PA"] * len(names),
+        "view": [None] * len(names),
         "split": list(splits.values()),
         "path": [films.get(name) for name in names],
     }

@@ -1,7 +1,7 @@
 """From what a dataset's own tables say to an index: the same checks, splits and ledger for every layout."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +29,8 @@ from cxrmine.errors import CxrError
 from cxrmine.tables import COORDINATES
 
 FILM = re.compile(r".+\.(png|jpe?g|dcm|dicom)", re.IGNORECASE)
+DICOM = re.compile(r".+\.(dcm|dicom)", re.IGNORECASE)
+ENDINGS = re.compile(r"(\.dcm|\.dicom)?\.(png|jpe?g|dcm|dicom)$", re.IGNORECASE)
 UNSAFE_PATH = "path that leaves the dataset"
 TRAIN_AND_VAL = "train and val"  # a split of the dataset's own, of which some patients become `val`
 NO_SPLIT = "none"  # of an image that the dataset's own lists leave out
@@ -110,6 +112,19 @@ def assemble(tree: Tree, raw: Raw, reading: Reading) -> Index:
 def struct_of(findings: Sequence[str], values: npt.NDArray[np.int8]) -> dict[str, pa.Array]:
     """Labels of Raw from N×C int8, UNMENTIONED where nobody said anything."""
     return {f: pa.array(values[:, c], mask=values[:, c] == UNMENTIONED) for c, f in enumerate(findings)}
+
+
+def films_by_stem(names: Iterable[str]) -> dict[str, str]:
+    """Film names without folder and ending → path: of several the DICOM, then the top before folders."""
+    films: dict[str, str] = {}
+    for path in sorted(filter(FILM.fullmatch, names), key=lambda p: (not DICOM.fullmatch(p), p.rpartition("/")[0], p)):
+        films.setdefault(stem(path), path)
+    return films
+
+
+def stem(path: str) -> str:
+    """A film's name without folder and ending; of x.dcm.png it is x."""
+    return ENDINGS.sub("", path.rpartition("/")[2])
 
 
 def _ledger_text(ledger: Sequence[Dropped]) -> str:

@@ -6,14 +6,14 @@ from pathlib import Path
 from cxrmine.data import vocabulary
 from cxrmine.data.assemble import assemble
 from cxrmine.data.index import Index
-from cxrmine.data.layouts import chestxray14, chexpert, mimic
+from cxrmine.data.layouts import chestxray14, chexpert, mimic, openi, padchest, rsna, vindr
 from cxrmine.data.pack import is_pack, open_pack
 from cxrmine.data.reading import Reading, with_own
 from cxrmine.data.tree import ARCHIVE, Tree
 from cxrmine.errors import CxrError, UsageError
 
-LAYOUTS = (chestxray14, chexpert, mimic)
-DEEPEST = 4  # folders that have nothing but one folder in them
+LAYOUTS = (chestxray14, chexpert, mimic, vindr, rsna, openi, padchest)
+DEEPEST = 6  # folders that have nothing but one folder in them
 
 
 def open_dataset(path: Path, reading: Reading | None = None, archives: bool = False) -> Index:

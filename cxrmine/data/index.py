@@ -34,11 +34,14 @@ IN_NO_LIST = "in neither split list"
 FILE_WITHOUT_ROW = "file without a row"
 SECOND_FILE = "second file of an image"
 LATERAL = "lateral view, and frontal ones are asked for"
+NO_CHEST = "no film of a chest, as the dataset says"
 OF_ANOTHER = "box of an image that is left out"
 OF_ANOTHER_SIZE = "box in pixels of another size of its film"
 WITHOUT_IMAGE = "study without an image"
 # Reasons that leave the rest of a dataset right.
-HARMLESS = frozenset({IN_NO_LIST, FILE_WITHOUT_ROW, SECOND_FILE, LATERAL, OF_ANOTHER, OF_ANOTHER_SIZE, WITHOUT_IMAGE})
+HARMLESS = frozenset(
+    {IN_NO_LIST, FILE_WITHOUT_ROW, SECOND_FILE, LATERAL, NO_CHEST, OF_ANOTHER, OF_ANOTHER_SIZE, WITHOUT_IMAGE}
+)
 EXAMPLES = 3
 
 

@@ -34,7 +34,7 @@ def read_rows(
     try:
         raw = csv.read_csv(
             pa.BufferReader(content),
-            parse_options=csv.ParseOptions(invalid_row_handler=set_aside),
+            parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=set_aside),
             convert_options=csv.ConvertOptions(
                 include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=False
             ),
@@ -51,7 +51,7 @@ def header(tree: Tree, name: str, content: bytes | None = None) -> list[str]:
     try:
         head = csv.open_csv(
             pa.BufferReader(tree.read(name) if content is None else content),
-            parse_options=csv.ParseOptions(invalid_row_handler=lambda row: "skip"),
+            parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=lambda row: "skip"),
         )
         return head.schema.names
     except (pa.ArrowInvalid, UnicodeDecodeError) as fault:

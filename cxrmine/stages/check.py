@@ -17,6 +17,7 @@ from cxrmine.cores import threads
 from cxrmine.data.datasets import open_dataset
 from cxrmine.data.images import Unreadable, image_size, read_image
 from cxrmine.data.index import EXAMPLES, HARMLESS, NO_FILE, SPLITS, Index, corners
+from cxrmine.data.reading import Reading
 
 BLOCK = 1024  # films handed to the pool at once: memory does not grow with the dataset
 SLACK = 1e-3  # of a pixel: what a table rounds away puts no box outside its film
@@ -29,6 +30,7 @@ class Check:
     fast: bool = False  # decode no film; of films with boxes the header is read, for their size
     strict: bool = False  # a warning is an error
     workers: int | None = None  # threads; as many as there are cores
+    reading: Reading = field(default_factory=Reading)
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class CheckReport:
 
 
 def run(config: Check) -> CheckReport:
-    index = open_dataset(config.data)
+    index = open_dataset(config.data, config.reading)
     films = list(_look(index, config))
     sizes = Counter(film.size for film in films if film.size)
     faults = [*_ledger_faults(index), *_file_faults(index, films), *_patient_faults(index), *_box_faults(index, films)]

@@ -14,17 +14,17 @@ def meant(wanted: Sequence[str | None], there: Collection[str]) -> tuple[list[st
     The same path comes first; then paths of which one is the end of the other (b/c.png and a/b/c.png); then the same
     name, where nothing else that is wanted has it. An ending may be missing on one side.
     """
-    known, names = set(there), _by_name(there)
-    distinct = dict.fromkeys(word for word in wanted if word is not None)
-    asked = Counter(_name(word) for word in distinct)
-    choices = {word: [word] if word in known else _near(word, names, asked) for word in distinct}
-    claims = Counter(found[0] for word, found in choices.items() if len(found) == 1 and word != found[0])
-    unclear = [
-        word
-        for word, found in choices.items()
-        if len(found) > 1 or (found and word != found[0] and (claims[found[0]] > 1 or found[0] in distinct))
-    ]
-    of = {word: found[0] for word, found in choices.items() if found} | dict.fromkeys(unclear)
+    known, distinct = set(there), dict.fromkeys(word for word in wanted if word is not None)
+    lost = [word for word in distinct if word not in known]
+    if not lost:
+        return list(wanted), []
+    names, asked = _by_name(there), Counter(map(_name, distinct))
+    choices = {word: _near(word, names, asked) for word in lost}
+    claims = Counter(found[0] for found in choices.values() if len(found) == 1)
+    unclear = {w for w, found in choices.items() if len(found) > 1}
+    unclear |= {w for w, found in choices.items() if found and (claims[found[0]] > 1 or found[0] in distinct)}
+    of = {word: word for word in distinct if word in known}
+    of |= {word: found[0] for word, found in choices.items() if found and word not in unclear}
     return [None if word is None else of.get(word) for word in wanted], sorted(unclear)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from cxrmine.data.datasets import open_dataset
 from cxrmine.data.index import Index
+from cxrmine.data.meant import meant
 from cxrmine.data.reading import Reading
 from cxrmine.errors import CxrError
 from tests.miniature import FINDINGS, Case, cases, write_dicom, write_jpg, write_png
@@ -223,6 +224,12 @@ def test_films_by_path_end_and_name(tmp_path: Path) -> None:
     found = ledger(index)
     assert found["unsafe image name"] == (2, ("'../d.png'", "'/x/a.png'"))
     assert found["image that may be one of several films"] == (3, ("c.png", "q/e.png", "r/e.png"))
+
+
+def test_a_name_that_several_want_is_no_sign_of_any() -> None:
+    """Of a dataset in which every patient has a view1.png, one film is here."""
+    assert meant(["p1/view1.png", "p2/view1.png"], ["p3/view1.png"]) == ([None, None], [])
+    assert meant(["p1/view1.png"], ["p3/view1.png"]) == (["p3/view1.png"], [])
 
 
 def test_a_path_beside_the_image_s_name(tmp_path: Path) -> None:

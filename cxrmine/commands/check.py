@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cxrmine import console
-from cxrmine.commands.options import Data, Workers, as_json, write
+from cxrmine.commands.options import Columns, Data, Views, Vocabulary, Workers, as_json, write
 from cxrmine.settings import setting
 
 
@@ -15,14 +15,19 @@ def check(
     fast: Annotated[bool, typer.Option("--fast", help="Read no pixels.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings are errors.")] = False,
     json_out: Annotated[str | None, typer.Option("--json", help="Write the report as JSON; - is stdout.")] = None,
+    columns: Columns = "",
+    views: Views = "",
+    vocabulary: Vocabulary = "",
     workers: Workers = None,
 ) -> None:
     """Say what is in a dataset, and every fault."""
+    from cxrmine.data.reading import from_flags
     from cxrmine.report.checked import tables
     from cxrmine.stages import check as stage
 
     where = Path(setting("data", data))
-    report = stage.run(stage.Check(where, fast=fast, strict=strict, workers=workers))
+    reading = from_flags(columns, views, vocabulary)
+    report = stage.run(stage.Check(where, reading, fast, strict, workers))
     write(json_out, as_json(report.document))
     if json_out != "-":
         sheets, closing = tables(where, report.document)

@@ -16,6 +16,23 @@ Workers = Annotated[
     int | None, typer.Option(min=1, help="Threads that decode and box.", show_default="cores, at most 8")
 ]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a recipe key: train.seed=1. Repeatable.")]
+Columns = Annotated[
+    str,
+    typer.Option(
+        "--columns",
+        help="What the dataset calls its columns, where that is not known: image=filename,findings=labels.",
+        show_default=False,
+    ),
+]
+Views = Annotated[str, typer.Option("--views", help="Films to read: frontal or all.", show_default="frontal")]
+Vocabulary = Annotated[
+    str,
+    typer.Option(
+        "--vocabulary",
+        help="Name findings as there: chestxray14, chexpert, ham, vindr or padchest.",
+        show_default="the dataset's own",
+    ),
+]
 
 
 def as_json(document: object) -> str:

@@ -153,7 +153,7 @@ def _usable(images: pa.Table) -> tuple[Bools, tuple[Dropped, ...]]:
 def _chosen(images: pa.Table, usable: Bools, reading: Reading) -> tuple[Bools, tuple[Dropped, ...]]:
     """Of the usable rows, those that a list has and that show a chest from the front, or from any side if asked for."""
     outside = usable & (images["split"].fill_null("").to_numpy() == NO_SPLIT)
-    lateral = usable & ~outside & (reading.views == "frontal")
+    lateral = usable & ~outside & (reading.views != "all")
     lateral &= _is_in(pc.utf8_upper(images["view"]), pa.array(sorted(LATERAL_VIEWS)))
     names = images["image_id"]
     ledger = dropped(IN_NO_LIST, names.filter(pa.array(outside)).to_pylist())

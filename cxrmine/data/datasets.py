@@ -1,4 +1,5 @@
-"""The door to every dataset. A new layout is a new file in layouts/: SHAPE, recognise(tree) and read(tree, reading)."""
+"""The door to every dataset. A new layout is a new file in layouts/: SHAPE, recognise(tree) and read(tree, reading);
+and COLUMNS, where columns of its tables may be named."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,13 +7,13 @@ from pathlib import Path
 from cxrmine.data import vocabulary
 from cxrmine.data.assemble import assemble
 from cxrmine.data.index import Index
-from cxrmine.data.layouts import chestxray14, chexpert, mimic, openi, padchest, rsna, vindr
+from cxrmine.data.layouts import chestxray14, chexpert, coco, mimic, openi, padchest, rsna, table, vindr
 from cxrmine.data.pack import is_pack, open_pack
-from cxrmine.data.reading import Reading, with_own
+from cxrmine.data.reading import Reading, refuse_untaken, with_own
 from cxrmine.data.tree import ARCHIVE, Tree
 from cxrmine.errors import CxrError, UsageError
 
-LAYOUTS = (chestxray14, chexpert, mimic, vindr, rsna, openi, padchest)
+LAYOUTS = (chestxray14, chexpert, mimic, vindr, rsna, openi, padchest, coco, table)
 DEEPEST = 6  # folders that have nothing but one folder in them
 
 
@@ -38,6 +39,7 @@ def open_dataset(path: Path, reading: Reading | None = None, archives: bool = Fa
         for layout in LAYOUTS:
             if why := layout.recognise(tree):
                 told = with_own(reading or Reading(), tree)
+                refuse_untaken(told, getattr(layout, "COLUMNS", ()), layout.SHAPE.partition(" (")[0])
                 index = assemble(tree, vocabulary.renamed(layout.read(tree, told), told.vocabulary), told)
                 return replace(index, notes=(f"layout: {index.layout}, because {why}", *index.notes))
         inner = [name for name in tree.top if not name.startswith(".")]

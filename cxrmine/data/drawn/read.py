@@ -29,9 +29,13 @@ GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 
 def read_drawn(path: Path, columns: Mapping[str, str] | None = None) -> Drawn:
     """Boxes that people drew, in a form that is known, or any table whose columns are named: ours → the file's."""
-    content = _content(Path(path))
+    return drawn_in(_content(Path(path)), path, columns)
+
+
+def drawn_in(content: bytes, path: Path, columns: Mapping[str, str] | None = None) -> Drawn:
+    """The same from bytes that are already in memory, of `path`."""
     if content.startswith(PARQUET):
-        return _from_sheet(_parquet(content, path), columns)
+        return _from_sheet(parquet_sheet(content, path), columns)
     text = _text(content, path)
     if text.lstrip()[:1] in ("{", "["):
         return from_document(text, path, columns)
@@ -60,14 +64,19 @@ def from_document(text: str, path: Path | str, columns: Mapping[str, str] | None
     """`path`: where the text is from, for messages."""
     if columns is not None:
         raise UsageError(f"{path} is JSON, and has no columns to be named.", "Leave --columns out.")
-    try:
-        document = json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, path))
-    except (ValueError, RecursionError) as fault:
-        raise CxrError(f"{path} is damaged JSON: {fault}.", "Get the file again.") from None
+    document = parse_json(text, path)
     for form in DOCUMENTS:
         if form.recognise(document):
             return form.read(document, str(path))
     raise _strange(path, "its JSON is of another shape")
+
+
+def parse_json(text: str, path: Path | str) -> Any:
+    """A document in which no key hides another."""
+    try:
+        return json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, path))
+    except (ValueError, RecursionError) as fault:
+        raise CxrError(f"{path} is damaged JSON: {fault}.", "Get the file again.") from None
 
 
 def _strange(where: Path | str, why: str) -> CxrError:
@@ -119,7 +128,7 @@ def _once(pairs: Sequence[tuple[str, Any]], path: Path | str) -> dict[str, Any]:
     return result
 
 
-def _parquet(content: bytes, path: Path) -> Sheet:
+def parquet_sheet(content: bytes, path: Path) -> Sheet:
     try:
         table = pq.ParquetFile(pa.BufferReader(content)).read()
     except (pa.ArrowException, OSError) as fault:

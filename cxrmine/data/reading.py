@@ -15,7 +15,7 @@ Views = Literal["frontal", "all"]
 EXAMPLE = "image=filename,findings=labels"
 # All that a layout may let be named; which of it a layout takes, its COLUMNS say.
 OURS = (
-    "table", "image", "path", "findings", "split", "patient", "view", "finding", "reader",
+    "table", "labels", "image", "path", "findings", "split", "patient", "view", "finding", "reader",
     "x_min", "y_min", "x_max", "y_max", "x", "y", "width", "height",
 )  # fmt: skip
 

@@ -42,6 +42,7 @@ from cxrmine.data.rows import read_rows
 from cxrmine.data.tree import Tree
 from cxrmine.errors import CxrError, UsageError, did_you_mean, rows_text
 
+COLUMNS = ("labels",)
 SHAPE = "MIMIC-CXR or MIMIC-CXR-JPG (mimic-cxr-*-metadata.csv.gz or cxr-record-list.csv.gz in the folder)"
 RECORDS = "cxr-record-list.csv"
 IDS = ("dicom_id", "subject_id", "study_id")

@@ -47,7 +47,7 @@ from cxrmine.data.words import SPLIT_WORDS, plain, with_validation
 from cxrmine.errors import CxrError, did_you_mean
 
 SHAPE = "table (a .csv or .parquet file at the top of a folder, with columns of films and findings)"
-COLUMNS = OURS
+COLUMNS = tuple(name for name in OURS if name != "labels")
 TABLE = re.compile(r".+\.(csv|csv\.gz|parquet)", re.IGNORECASE)
 DRAWN = re.compile(r"(boxes|[^/]*bbox[^/]*)\.(csv|json|parquet)(\.gz)?", re.IGNORECASE)
 MINED = re.compile(r"boxes\..*", re.IGNORECASE)  # never the dataset's own table

@@ -12,7 +12,16 @@ import pytest
 from cxrmine.data import datasets
 from cxrmine.data.datasets import open_dataset
 from cxrmine.stages import check, mine, pack, predict, score, train
-from tests import test_chexpert, test_mimic, test_openi, test_padchest, test_rsna, test_vindr
+from tests import (
+    test_chexpert,
+    test_coco_layout,
+    test_mimic,
+    test_openi,
+    test_padchest,
+    test_rsna,
+    test_table_layout,
+    test_vindr,
+)
 from tests.conftest import TINY
 from tests.miniature import HEIGHT, WIDTH, Case, cases
 
@@ -27,6 +36,9 @@ FORMS: dict[str, tuple[Write, int, bool]] = {  # layout → its writer, films th
     "rsna": (test_rsna.write, 40, True),
     "openi": (test_openi.write, 40, False),
     "padchest": (test_padchest.write, 40, False),
+    "coco": (test_coco_layout.write, 40, True),
+    "table": (test_table_layout.write, 40, False),
+    "table-boxes": (partial(test_table_layout.write, joined=True), 40, True),
 }
 SMALL = (*TINY, "data.size=32", "data.fit=pad", "train.batch_size=8", "train.phases.0.epochs=1")
 

@@ -46,7 +46,9 @@ def films(*rows: tuple[str, str, tuple[int, int]]) -> Index:
     )
     place = (1.0, 1.0, 3.0, 3.0)
     boxes = [
-        dict(zip(BOX_SCHEMA.names, (n, "Mass", *place), strict=True)) for n, b in zip(names, boxed, strict=True) if b
+        dict(zip(BOX_SCHEMA.names, (n, "Mass", *place, None), strict=True))
+        for n, b in zip(names, boxed, strict=True)
+        if b
     ]
     return Index(Path("d"), "made up", ("Mass", "Nodule"), table, pa.Table.from_pylist(boxes, BOX_SCHEMA))
 

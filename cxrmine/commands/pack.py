@@ -24,9 +24,10 @@ def pack(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="cores")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Move another pack in that folder aside.")] = False,
 ) -> None:
-    """Decode a dataset once, from folders, .tar, .tar.gz or .zip, into memory-mapped films.
+    """Decode a dataset once, for every later run.
 
-    Every command takes the pack where it takes a dataset. Stopped or killed, the same command goes on.
+    Films come from folders, .tar, .tar.gz and .zip into memory-mapped shards. Every command takes the pack where it
+    takes a dataset. Stopped or killed, the same command goes on.
     """
     from cxrmine.data.images import Fit
     from cxrmine.data.reading import from_flags

@@ -1,5 +1,6 @@
 """Which device, how many processes, and two settings of the C library that a CPU run gains from."""
 
+import atexit
 import ctypes
 import os
 import platform
@@ -28,7 +29,17 @@ def accelerator(device: str) -> Accelerator:
     if on_cpu:
         keep_freed_memory()
     bf16 = not on_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return Accelerator(cpu=on_cpu, mixed_precision="bf16" if bf16 else "no")
+    world = Accelerator(cpu=on_cpu, mixed_precision="bf16" if bf16 else "no")
+    if world.num_processes > 1:
+        atexit.unregister(_leave)
+        atexit.register(_leave)
+    return world
+
+
+def _leave() -> None:
+    """The threads that talk to other processes end here; where the interpreter ends with them running, it may crash."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def keep_freed_memory() -> None:

@@ -117,10 +117,11 @@ def _fill(config: Pack, index: Index, shards: Sequence[Shard]) -> int:
     workers = config.workers or available()
     tasks = list(_tasks(config, index, left, workers))
     total, missing = (sum(len(shard.paths) for shard in some) for some in (shards, left))
+    # One more than decode at once: it works while another waits for the disk.
     counter = (context := multiprocessing.get_context("spawn")).Value("q", 0)
     with (
         console.progress_bar(total, "packing", "films") as bar,
-        ProcessPoolExecutor(min(workers, max(1, len(tasks))), context, count_in, (counter,)) as pool,
+        ProcessPoolExecutor(min(workers + 1, max(1, len(tasks))), context, count_in, (counter,)) as pool,
     ):
         bar.resume_at(total - missing)
         waiting: set[Future[None]] = {pool.submit(fill, task) for task in tasks}

@@ -173,6 +173,21 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(dataset: Path, tmp_path
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+def test_stopped_by_a_signal_it_ends_soon_and_says_so(dataset: Path, tmp_path: Path) -> None:
+    """Films are packed large, so that it is stopped long before its one shard is whole."""
+    out = tmp_path / "p"
+    command = [sys.executable, "-m", "cxrmine", "pack", "--data", str(dataset), "--out", str(out), "--size", "768"]
+    process = subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list(out.glob(".films-*")):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate()[1]
+    assert process.returncode == 75, said
+    assert "error: Stopped." in said
+    assert "Traceback" not in said
+    assert sorted(path.name for path in out.iterdir()) == [".lock", packs.PLAN]
+
+
 def test_damage_is_found_by_check(dataset: Path, packed: Path, tmp_path: Path) -> None:
     out = tmp_path / "p"
     shutil.copytree(packed, out)

@@ -27,7 +27,7 @@ from cxrmine.data.pack import DONE, FILMS, PLAN, films_a_shard, open_pack, shard
 from cxrmine.data.reading import Reading
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.files import locked, move_aside, write_json
-from cxrmine.stages.packer import Shard, Task, count_in, fill, table_path
+from cxrmine.stages.packer import Shard, Task, fill, share, table_path
 
 OFTEN = 0.25  # seconds from one look at the counter to the next
 
@@ -118,10 +118,11 @@ def _fill(config: Pack, index: Index, shards: Sequence[Shard]) -> int:
     tasks = list(_tasks(config, index, left, workers))
     total, missing = (sum(len(shard.paths) for shard in some) for some in (shards, left))
     # One more than decode at once: it works while another waits for the disk.
-    counter = (context := multiprocessing.get_context("spawn")).Value("q", 0)
+    context = multiprocessing.get_context("spawn")
+    counter, stopped = context.Value("q", 0), context.Event()
     with (
         console.progress_bar(total, "packing", "films") as bar,
-        ProcessPoolExecutor(min(workers + 1, max(1, len(tasks))), context, count_in, (counter,)) as pool,
+        ProcessPoolExecutor(min(workers + 1, max(1, len(tasks))), context, share, (counter, stopped)) as pool,
     ):
         bar.resume_at(total - missing)
         waiting: set[Future[None]] = {pool.submit(fill, task) for task in tasks}
@@ -132,7 +133,8 @@ def _fill(config: Pack, index: Index, shards: Sequence[Shard]) -> int:
                 for one in done:
                     one.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            stopped.set()
+            pool.shutdown(wait=True, cancel_futures=True)
             raise
     return total - missing
 

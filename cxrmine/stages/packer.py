@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from cxrmine.data.encoded import Unreadable
 from cxrmine.data.images import Fit, decode_image, prepare
 from cxrmine.data.pack import FILMS, checksum, shard_name
 from cxrmine.data.tree import Content, Tree
-from cxrmine.errors import CxrError
+from cxrmine.errors import CxrError, Stopped
 from cxrmine.files import atomic
 from cxrmine.stages.workers import start
 
@@ -57,13 +58,20 @@ def table_path(out: Path, number: int) -> Path:
     return (out / shard_name(number)).with_suffix(".parquet")
 
 
-_counter: "Synchronized[int] | None" = None
+class Shared(NamedTuple):
+    """What all processes see: how many films are done, and whether to stop."""
+
+    counter: "Synchronized[int]"
+    stopped: Event
 
 
-def count_in(counter: "Synchronized[int]") -> None:
-    """A worker's first act: films are counted where the others can see it."""
-    global _counter
-    _counter = counter
+_shared: Shared | None = None
+
+
+def share(counter: "Synchronized[int]", stopped: Event) -> None:
+    """A worker's first act."""
+    global _shared
+    _shared = Shared(counter, stopped)
     start()
 
 
@@ -75,9 +83,11 @@ def fill(task: Task) -> None:
         for path, pixels, film in _decoded(tree.stream(where), task):
             one, place = where[path]
             one.put(place, pixels, film)
-            if _counter is not None:
-                with _counter.get_lock():
-                    _counter.value += 1
+            if _shared is not None:
+                if _shared.stopped.is_set():
+                    raise Stopped("Stopped.")  # what is half written goes
+                with _shared.counter.get_lock():
+                    _shared.counter.value += 1
 
 
 class Filling:

@@ -1,6 +1,7 @@
 """Processes that work for one: they end with it, however it ends."""
 
 import os
+import signal
 import threading
 import time
 
@@ -9,6 +10,8 @@ import cv2
 
 def start() -> None:
     """A worker's first act. OpenCV's own threads would be in the way of the other processes."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the one, which then stops its workers
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     parent = os.getppid()
 

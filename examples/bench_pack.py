@@ -10,6 +10,7 @@ augmented as training does. The files are in the system's cache for all of them.
 """
 
 import argparse
+import os
 import platform
 import sys
 import tarfile
@@ -54,14 +55,22 @@ def main() -> None:
 
 def measure(root: Path, folder: Path, size: int, workers: int, number: int) -> None:
     index = open_dataset(root)
-    contents = [(root / path).read_bytes() for path in index.table["path"].to_pylist()[:64]]
-    alone = len(contents) / timed(lambda: [prepare(decode_image(content), size, "stretch") for content in contents])
-    say(f"run {number + 1}: decoding, one thread: {alone:.1f} films/s")
+    contents = [(root / path).read_bytes() for path in index.table["path"].to_pylist()[:128]]
+
+    def decode() -> float:
+        return len(contents) / timed(lambda: [prepare(decode_image(content), size, "stretch") for content in contents])
+
+    say(f"run {number + 1}")
+    before = decode()
     for source in (root, zipped(root, folder / "films.zip"), tarred(root, folder / "films.tar.gz")):
         out = folder / f"pack-{number}-{source.suffix}"
         rate = len(index) / timed(lambda source=source, out=out: run(Pack(source, out, size, workers=workers)))
+        after = decode()  # the machine's pace changes: what is compared lies between
+        alone, before = (before + after) / 2, after
         kind = "".join(source.suffixes) or "folder"
-        say(f"  pack, {kind}: {rate:.1f} films/s, {rate / (workers * alone):.2f} of {workers} times one thread")
+        share = rate / (workers * alone)
+        say(f"  pack, {kind}: {rate:.1f} films/s, {share:.2f} of {workers} × {alone:.1f} of one thread")
+    os.sync()  # what is still on its way to the disk takes its time from what comes
     some = np.arange(len(index)) < LOADED
     packed, index = open_dataset(folder / f"pack-{number}-").filter(some), index.filter(some)
     decoded = loaded(index, size)
@@ -83,6 +92,7 @@ def loaded(index: Index, size: int, augment: bool = False) -> float:
                 matrices, _ = draw(AUGMENT, 0, epoch, batch.rows)
                 warp(batch.images.float(), matrices)
 
+    go()  # so that all of it is in memory
     return len(index) / timed(go)
 
 

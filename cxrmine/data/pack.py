@@ -28,7 +28,7 @@ from cxrmine.files import atomic, write_json
 
 SCHEMA_VERSION = 1
 DONE, PLAN, INDEX, BOXES, LOOKED_AT = "pack.json", "plan.json", "index.parquet", "boxes.parquet", "looked_at.parquet"
-SHARD_BYTES = 2**28
+SHARD_BYTES = 2**27
 FILMS = pa.schema(
     [
         ("image_id", pa.string()),

@@ -117,12 +117,13 @@ def _fill(config: Pack, index: Index, shards: Sequence[Shard]) -> int:
     workers = config.workers or available()
     tasks = list(_tasks(config, index, left, workers))
     total, missing = (sum(len(shard.paths) for shard in some) for some in (shards, left))
-    # One more than decode at once: it works while another waits for the disk.
+    # One more than cores: it works while another waits for the disk.
+    processes = min(workers + (workers > 1), max(1, len(tasks)))
     context = multiprocessing.get_context("spawn")
     counter, stopped = context.Value("q", 0), context.Event()
     with (
         console.progress_bar(total, "packing", "films") as bar,
-        ProcessPoolExecutor(min(workers + 1, max(1, len(tasks))), context, share, (counter, stopped)) as pool,
+        ProcessPoolExecutor(processes, context, share, (counter, stopped)) as pool,
     ):
         bar.resume_at(total - missing)
         waiting: set[Future[None]] = {pool.submit(fill, task) for task in tasks}

@@ -193,7 +193,9 @@ def test_without_a_preamble() -> None:
     "part", ["CHEST", "THORAX", "CHEST PA", "PORT CHEST", "CHEST/ABDOMEN", "", None, "RIBS", "x ray"]
 )
 def test_films_that_pass(modality: str | None, part: str | None) -> None:
-    dicom_facts(dicom(EIGHT, Modality=modality, BodyPartExamined=part))
+    height, width = EIGHT.shape[:2]
+    facts = dicom_facts(dicom(EIGHT, Modality=modality, BodyPartExamined=part))
+    assert (facts.width, facts.height) == (width, height)
 
 
 @pytest.mark.parametrize(

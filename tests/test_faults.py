@@ -215,6 +215,18 @@ def test_several_processes_find_the_same(tmp_path: Path, monkeypatch: pytest.Mon
     assert two.document == one.document
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_films_in_an_archive_are_looked_at_where_they_lie(tmp_path: Path, fast: bool) -> None:
+    """A box beyond its film is found in a .zip as in a folder; with --fast, from the header alone."""
+    dataset = Dataset()
+    box_beyond(dataset)
+    root = dataset.write(tmp_path / "d")
+    shutil.make_archive(str(root / "images_01"), "zip", root, "images")
+    shutil.rmtree(root / "images")
+    report = run(Check(root, fast=fast))
+    assert [(fault.kind, fault.count) for fault in report.faults] == [("box outside the image", 1)]
+
+
 def test_real_and_made_up_films_do_not_look_inverted(dataset: Path) -> None:
     """And their negatives do, but for a film whose lungs are as white as its spine."""
     films = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in sorted((dataset / "images").iterdir())]

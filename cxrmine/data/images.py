@@ -47,9 +47,12 @@ def decode_image(data: bytes) -> np.ndarray:
 
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height as the file's header has them; a PNG or JPEG is proved whole on the way."""
-    data = _read(path)
-    size = _header_reader(data)
-    return size(data)
+    return encoded_size(_read(path))
+
+
+def encoded_size(data: bytes) -> tuple[int, int]:
+    """The same from bytes that are already in memory."""
+    return _header_reader(data)(data)
 
 
 def _header_reader(data: bytes) -> Callable[[bytes], tuple[int, int]]:

@@ -15,7 +15,7 @@ from cxrmine.console import progress
 from cxrmine.cores import available, threads
 from cxrmine.data.encoded import Unreadable
 from cxrmine.data.films import Shards
-from cxrmine.data.images import decode_image, image_size
+from cxrmine.data.images import decode_image, encoded_size
 from cxrmine.data.index import Index
 from cxrmine.data.pack import checksum
 from cxrmine.data.tree import Tree
@@ -46,14 +46,12 @@ def look(index: Index, fast: bool, workers: int | None) -> Iterator[Film]:
     if isinstance(index.packed, Shards):
         return progress(_packed(index, paths), len(paths), "checking")
     tree = index.tree or Tree(index.root)
-    if fast:
-        return progress(_measured(index, paths, workers), len(paths), "checking")
-    return progress(_looked_at(tree, paths, workers), len(paths), "checking")
+    return progress(_looked_at(tree, paths, fast, workers), len(paths), "checking")
 
 
-def _looked_at(tree: Tree, paths: Sequence[str], workers: int | None) -> Iterator[Film]:
+def _looked_at(tree: Tree, paths: Sequence[str], fast: bool, workers: int | None) -> Iterator[Film]:
     portions = tree.portions(paths, PORTION)
-    where = (repeat(tree.root), repeat(tree.archives), repeat(tree.base))
+    where = (repeat(tree.root), repeat(tree.archives), repeat(tree.base), repeat(fast))
     with _pool(len(paths), workers) as pool:
         for films in pool.map(_portion, *where, portions):
             yield from films
@@ -73,21 +71,27 @@ def _pool(films: int, workers: int | None) -> Iterator[Executor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _portion(root: Path, archives: bool, base: str, paths: Sequence[str]) -> list[Film]:
+def _portion(root: Path, archives: bool, base: str, fast: bool, paths: Sequence[str]) -> list[Film]:
     tree = Tree(root, archives, base)
-    return [_film(path, content) for path, content in tree.stream(paths)]
+    return [_film(path, content, fast) for path, content in tree.stream(paths)]
 
 
-def _film(path: str, content: bytes | Unreadable) -> Film:
+def _film(path: str, content: bytes | Unreadable, fast: bool) -> Film:
     try:
         if isinstance(content, Unreadable):
             raise content
+        if fast:
+            return Film(path, encoded_size(content))
         pixels = decode_image(content)
     except Unreadable as fault:
         return Film(path, why=fault.why)
     height, width = pixels.shape
-    digest = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=12).hexdigest()
-    return Film(path, (width, height), odd=oddity(pixels), digest=f"{width}x{height} {digest}")
+    return Film(path, (width, height), odd=oddity(pixels), digest=f"{width}x{height} {_digest(pixels)}")
+
+
+def _digest(pixels: np.ndarray) -> str:
+    """Long enough that of millions of films no two have the same by chance."""
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=12).hexdigest()
 
 
 def oddity(pixels: np.ndarray) -> str:
@@ -108,17 +112,6 @@ def oddity(pixels: np.ndarray) -> str:
     return ""
 
 
-def _measured(index: Index, paths: Sequence[str], workers: int | None) -> Iterator[Film]:
-    def measure(path: str) -> Film:
-        try:
-            return Film(path, image_size(index.root / path))
-        except Unreadable as fault:
-            return Film(path, why=fault.why)
-
-    with ThreadPoolExecutor(threads(workers)) as pool:
-        yield from pool.map(measure, paths)
-
-
 def _packed(index: Index, paths: Sequence[str]) -> Iterator[Film]:
     """The bytes of every film must be those that were packed."""
     shards = index.packed
@@ -127,6 +120,7 @@ def _packed(index: Index, paths: Sequence[str]) -> Iterator[Film]:
     for path in paths:
         film = shards.films[path]
         pixels = shards.shards[film.shard][film.place]
-        found = checksum(pixels)
-        why = "" if found == packed[path] else "damaged: its checksum does not match"
-        yield Film(path, (film.width, film.height), why, oddity(pixels), f"{film.width}x{film.height} {found}")
+        why = "" if checksum(pixels) == packed[path] else "damaged: its checksum does not match"
+        yield Film(
+            path, (film.width, film.height), why, oddity(pixels), f"{film.width}x{film.height} {_digest(pixels)}"
+        )

@@ -4,6 +4,8 @@ A shard is there once its films, and then their table, are under their final nam
 left is made again.
 """
 
+import math
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +13,7 @@ from contextlib import ExitStack
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -91,19 +93,20 @@ def fill(task: Task) -> None:
 
 
 class Filling:
-    """A shard on its way: a memory map under a temporary name, and what is known of each of its films."""
+    """A shard on its way: a file under a temporary name, and what is known of each of its films."""
 
     def __init__(self, task: Task, shard: Shard, files: ExitStack) -> None:
         self.task, self.shard, self.left = task, shard, len(shard.paths)
         self.films: list[Film | None] = [None] * len(shard.paths)
         self.file = files.enter_context(ExitStack())
         self.temporary = self.file.enter_context(atomic(task.out / shard_name(shard.number)))
-        shape = (len(shard.paths), task.size, task.size)
-        self.pixels = np.lib.format.open_memmap(self.temporary, mode="w+", dtype=np.uint8, shape=shape)
+        self.pixels = self.file.enter_context(self.temporary.open("w+b"))
+        self.start = _write_header(self.pixels, (len(shard.paths), task.size, task.size))
 
     def put(self, place: int, pixels: np.ndarray | None, film: Film) -> None:
         if pixels is not None:
-            self.pixels[place] = pixels
+            self.pixels.seek(self.start + place * self.task.size**2)
+            self.pixels.write(np.ascontiguousarray(pixels).data)
         self.films[place] = film
         self.left -= 1
         if not self.left:
@@ -111,17 +114,26 @@ class Filling:
 
     def _finish(self) -> None:
         """The films as they lie in the file now must be those that were decoded."""
-        self.pixels.flush()
-        del self.pixels
-        written = np.load(self.temporary, mmap_mode="r", allow_pickle=False)
         films = [film for film in self.films if film is not None]
-        if any(film.crc32 is not None and checksum(written[i]) != film.crc32 for i, film in enumerate(films)):
-            raise CxrError(f"{self.task.out} does not keep what is written to it.", "Pack to another disk.")
+        self.pixels.seek(self.start)
+        for film in films:
+            written = self.pixels.read(self.task.size**2)
+            if film.crc32 is not None and zlib.crc32(written) != film.crc32:
+                raise CxrError(f"{self.task.out} does not keep what is written to it.", "Pack to another disk.")
         self.file.close()
         columns = [self.shard.images, range(len(films)), *zip(*films, strict=True)]
         arrays = [pa.array(values, kind.type) for values, kind in zip(columns, FILMS, strict=True)]
         with atomic(table_path(self.task.out, self.shard.number)) as temporary:
             pq.write_table(pa.Table.from_arrays(arrays, schema=FILMS), temporary)
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
+    """Make it an .npy file of uint8 zeros; returns where they start. Films are written into it, not memory-mapped:
+    every page of a map costs a fault."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    start = file.tell()
+    file.truncate(start + math.prod(shape))
+    return start
 
 
 Decoded = tuple[str, np.ndarray | None, Film]

@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SMALL_RESNET = "small-resnet"
+SMALL_RESNET, UNET = "small-resnet", "unet"
 
 
 class Section(BaseModel):
@@ -14,7 +14,9 @@ class Section(BaseModel):
 class Data(Section):
     findings: tuple[str, ...] = Field((), description="Findings to learn, in this order; empty: all of the dataset.")
     size: int = Field(512, ge=32, le=4096, description="Side of the network's input in pixels.")
-    fit: Literal["stretch", "pad"] = Field("stretch", description="How a film that is not square becomes square.")
+    fit: Literal["stretch", "pad", "crop"] = Field(
+        "stretch", description="How a film becomes the square input; crop: stretched to 8/7 of it, and its middle."
+    )
     uncertain: Literal["ignore", "ones", "zeros"] = Field("ignore", description="What an uncertain label counts as.")
     unmentioned: Literal["zeros", "ignore"] = Field("zeros", description="What a finding nobody mentioned counts as.")
     max_unreadable: float = Field(0.01, ge=0, le=1, description="Share of unreadable images above which to stop.")
@@ -27,9 +29,11 @@ class Data(Section):
 
 
 class Network(Section):
-    backbone: str = Field("resnet50", description=f"A timm model, or {SMALL_RESNET} with the two keys below.")
+    backbone: str = Field("resnet50", description=f"A timm model, {SMALL_RESNET}, or {UNET} for organs.")
     layers: tuple[int, int, int, int] = Field((1, 1, 1, 1), description=f"{SMALL_RESNET}: residual blocks a stage.")
-    channels: tuple[int, int, int, int] = Field((32, 64, 96, 128), description=f"{SMALL_RESNET}: channels a stage.")
+    channels: tuple[int, int, int, int] = Field(
+        (32, 64, 96, 128), description=f"{SMALL_RESNET}, {UNET}: channels a stage."
+    )
     stride: Literal[8, 16, 32] = Field(32, description="Input pixels a cell of the last feature map.")
     pool: Literal["gap", "lse"] = Field("gap", description="Global average, or log-sum-exp, pooling.")
     lse_r: float = Field(6.0, gt=0, description="Sharpness of log-sum-exp pooling.")
@@ -37,9 +41,9 @@ class Network(Section):
     input_channels: Literal[1, 3] = Field(3, description="1: the gray film; 3: the film three times.")
 
     @model_validator(mode="after")
-    def _small_resnet_is_whole(self) -> Self:
-        if self.backbone == SMALL_RESNET and self.weights == "imagenet":
-            raise ValueError(f'network.backbone = "{SMALL_RESNET}" has no network.weights = "imagenet"; say "none"')
+    def _ours_are_whole(self) -> Self:
+        if self.backbone in (SMALL_RESNET, UNET) and self.weights == "imagenet":
+            raise ValueError(f'network.backbone = "{self.backbone}" has no network.weights = "imagenet"; say "none"')
         return self
 
 
@@ -147,6 +151,23 @@ class HierarchicalAttention(Section):
         return self
 
 
+class OrganWeighted(Section):
+    attention: bool = Field(True, description="Weigh the film by attention over its scales.")
+    gate: bool = Field(True, description="Features that lie outside lungs and heart become 0.")
+    organs: str = Field("", description="The run of the recipe organs that knows where they are.")
+    sigmoid: bool = Field(False, description="Features go through a sigmoid before they are gated (code).")
+    cut: float = Field(0.5, gt=0, le=1, description="The share of a cell that they cover from which it is kept.")
+    organ_size: int = Field(0, ge=0, description="Side of that run's films; it is filled in.")
+    organ_channels: tuple[int, ...] = Field((), description="Channels of that run's network; they are filled in.")
+    organ_names: tuple[str, ...] = Field((), description="The organs that it knows; they are filled in.")
+
+    @model_validator(mode="after")
+    def _gate_needs_organs(self) -> Self:
+        if self.gate and not self.organs:
+            raise ValueError("irnet.gate needs irnet.organs, a finished run of the recipe organs")
+        return self
+
+
 class Boxes(Section):
     source: str = Field(
         description="Boxes to learn from: dataset, or a file (mined, exported and corrected, or truth)."
@@ -160,6 +181,9 @@ class Boxes(Section):
     )
 
 
+OrganName = Literal["left_lung", "right_lung", "heart", "lungs"]
+
+
 class Mine(Section):
     rounds: int = Field(1, ge=1, le=20, description="Rounds of erasure, T; 1: the plain map.")
     fixed_weights: bool = Field(False, description="Erase with the final weights in every round: any run can.")
@@ -168,12 +192,31 @@ class Mine(Section):
     cuts: tuple[float, ...] = Field((), description="Intensities to cut at, 0 to 1; empty: the way's own.")
     cuts_of: dict[str, tuple[float, ...]] = Field({}, description="Other cuts for some findings, by name.")
     align: Literal["centres", "resize"] = Field("centres", description="Where a map's cells lie on the film.")
+    organ_way: Literal["gate", "drop", "mark"] = Field(
+        "gate", description="With --organs: maps are 0 outside them; boxes go by their share outside; it is only noted."
+    )
+    outside: float = Field(0.5, ge=0, lt=1, description="organ_way = drop: the largest share of a box outside.")
+    organs_of: dict[str, tuple[OrganName, ...]] = Field(
+        {}, description="Organs where some findings lie, by name; of others lungs and heart."
+    )
+    margin: float = Field(0.0, ge=0, le=0.25, description="How far beyond them, as a share of the film's side.")
+    margin_of: dict[str, float] = Field({}, description="Other margins for some findings, by name.")
 
     @model_validator(mode="after")
     def _cuts_are_intensities(self) -> Self:
         for key, cuts in {"cuts": self.cuts, **{f"cuts_of.{name}": own for name, own in self.cuts_of.items()}}.items():
             if any(not 0 < cut < 1 for cut in cuts):
                 raise ValueError(f"mine.{key} must lie between 0 and 1")
+        return self
+
+    @model_validator(mode="after")
+    def _organs_are_there(self) -> Self:
+        for finding, organs in self.organs_of.items():
+            if not organs:
+                raise ValueError(f"mine.organs_of.{finding} names no organ")
+        for finding, margin in self.margin_of.items():
+            if not 0 <= margin <= 0.25:
+                raise ValueError(f"mine.margin_of.{finding} must lie between 0 and 0.25")
         return self
 
 
@@ -186,13 +229,14 @@ class Step(NamedTuple):
 
 class Recipe(Section):
     name: str = Field(description="Short name; recorded in every box table.")
-    method: Literal["cam", "am", "ham"] = Field(description="The file of methods/ that learns.")
+    method: Literal["cam", "am", "ham", "irnet", "organs"] = Field(description="The file of methods/ that learns.")
     data: Data = Data()
     network: Network = Network()
     augment: Augment = Augment()
     train: Train
     am: AttentionMining | None = None
     ham: HierarchicalAttention | None = None
+    irnet: OrganWeighted | None = None
     boxes: Boxes | None = None
     mine: Mine = Mine()
 
@@ -217,7 +261,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _method_has_its_section(self) -> Self:
-        for name, section, of in (("am", self.am, "am"), ("ham", self.ham, "ham"), ("boxes", self.boxes, "ham")):
+        sections = (("am", self.am, "am"), ("ham", self.ham, "ham"), ("irnet", self.irnet, "irnet"))
+        for name, section, of in (*sections, ("boxes", self.boxes, "ham")):
             if section is not None and self.method != of:
                 raise ValueError(f'the section {name} is for method = "{of}", and this is "{self.method}"')
             if section is None and self.method == name:
@@ -240,11 +285,21 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _cuts_are_of_findings(self) -> Self:
-        unknown = set(self.mine.cuts_of) - set(self.data.findings)
-        if self.data.findings and unknown:
-            known = ", ".join(self.data.findings)
-            raise ValueError(f"mine.cuts_of names {', '.join(sorted(unknown))}, and the findings are {known}")
+    def _organs_have_their_network(self) -> Self:
+        if (self.method == "organs") != (self.network.backbone == UNET):
+            raise ValueError(f'network.backbone = "{UNET}" and method = "organs" need each other')
+        if self.method == "organs" and self.augment.flip:
+            raise ValueError('method = "organs" needs augment.flip = 0: a flip makes a left lung of a right one')
+        if self.method == "organs" and self.train.start:
+            raise ValueError('method = "organs" takes no train.start')
+        return self
+
+    @model_validator(mode="after")
+    def _some_findings_are_findings(self) -> Self:
+        known = ", ".join(self.data.findings)
+        for key in ("cuts_of", "organs_of", "margin_of") if known else ():
+            if unknown := set(getattr(self.mine, key)) - set(self.data.findings):
+                raise ValueError(f"mine.{key} names {', '.join(sorted(unknown))}, and the findings are {known}")
         return self
 
     @model_validator(mode="after")

@@ -12,7 +12,12 @@ from pydantic import ValidationError
 from cxrmine.config import Recipe, Section
 from cxrmine.errors import CxrError, did_you_mean
 
-PATHS = (("train", "start"), ("boxes", "source"), ("boxes", "listed"))  # keys that name a file or a folder
+PATHS = (
+    ("train", "start"),
+    ("boxes", "source"),
+    ("boxes", "listed"),
+    ("irnet", "organs"),
+)  # keys that name a file or a folder
 NO_PATHS = ("", "dataset")
 
 

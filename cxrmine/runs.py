@@ -61,6 +61,11 @@ class RunFolder:
         """The run that this one begins with: train.start, as seen from this folder."""
         return RunFolder(Path(os.path.normpath(self.path / recipe.train.start))) if recipe.train.start else None
 
+    def gate(self, recipe: Recipe) -> "RunFolder | None":
+        """The run that outlines organs for this one: irnet.organs, as seen from this folder."""
+        organs = recipe.irnet.organs if recipe.irnet and recipe.irnet.gate else ""
+        return RunFolder(Path(os.path.normpath(self.path / organs))) if organs else None
+
     @property
     def finished(self) -> bool:
         return self.weights.is_file() and self.thresholds.is_file()
@@ -85,6 +90,8 @@ def write_recipe(
     record = f'\n[provenance]\ndataset = "{dataset}"\nversion = "{__version__}"\n'
     record += f'boxes = "{boxes}"\n' if boxes else ""
     start = folder.start(recipe)
+    gate = folder.gate(recipe)
+    record += f'organs = "{sha256(gate.weights)}"\n' if gate else ""
     before = [*([sha256(start.weights), *starts(start)] if start else ()), *(made_by or ())]
     record += f"starts = {json.dumps(list(dict.fromkeys(before)))}\n" if before else ""
     record += "strangers = true\n" if made_by is None or (start and strangers(start)) else ""

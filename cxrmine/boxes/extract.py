@@ -31,6 +31,11 @@ class Cut(NamedTuple):
     regions: list[bytes]  # n, COCO RLE in the frame of the map
     peaks: npt.NDArray[np.int64]  # n×2, x and y of each region's highest pixel
 
+    def kept(self, which: npt.NDArray[np.bool_]) -> "Cut":
+        """Without the others."""
+        regions = [region for region, keep in zip(self.regions, which, strict=True) if keep]
+        return Cut(self.boxes[which], self.scores[which], self.thresholds[which], regions, self.peaks[which])
+
 
 class Candidate(NamedTuple):
     box: tuple[int, int, int, int]

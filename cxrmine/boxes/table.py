@@ -42,6 +42,7 @@ SCHEMA = pa.schema(
         ("source", NAME),
     ]
 )
+OUTSIDE = pa.field("outside", pa.float32())  # `mine --organs`: the share of the box outside them; null without any
 TRUTH_SCHEMA = SCHEMA.append(pa.field("reader", NAME))
 IMAGES_SCHEMA = pa.schema(
     [
@@ -118,8 +119,10 @@ class BoxWriter:
     all of it is. After an exception neither is new, and an earlier pair is as it was.
     """
 
-    def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, meta: Mapping[str, Any], more: Sequence[pa.Field] = ()) -> None:
+        """`more`: columns of the boxes beyond SCHEMA."""
         self.path, self.meta = Path(path), meta
+        self.schema = pa.schema([*SCHEMA, *more])
 
     def write(self, boxes: Columns | Rows, images: Columns | Rows) -> None:
         """Some columns of SCHEMA and of IMAGES_SCHEMA, or their rows; the other columns are null."""
@@ -130,7 +133,7 @@ class BoxWriter:
     def _files(self) -> Iterator["BoxWriter"]:
         # The images are the inner file: left first, so renamed first.
         with atomic(self.path) as boxes, atomic(images_path(self.path)) as images:
-            self.boxes = _Stream(self.path, boxes, SCHEMA, BOX_ORDER, self.meta)
+            self.boxes = _Stream(self.path, boxes, self.schema, BOX_ORDER, self.meta)
             self.images = _Stream(images_path(self.path), images, IMAGES_SCHEMA, IMAGE_ORDER, self.meta)
             with self.boxes.closing(), self.images.closing():
                 yield self

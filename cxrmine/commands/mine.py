@@ -24,6 +24,9 @@ def mine(
     ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a mine key: mine.way=wang.")] = None,
     maps: Annotated[Path | None, typer.Option(help="Keep the maps in this folder.")] = None,
+    organs: Annotated[
+        Path | None, typer.Option(help="A run of the recipe organs: findings lie in lungs and heart.")
+    ] = None,
     shard: Annotated[
         str | None, typer.Option(help="I/N; read from SLURM's array variables.", show_default=False)
     ] = None,
@@ -43,7 +46,7 @@ def mine(
     from cxrmine.stages import mine as stage
 
     config = stage.Mine(
-        folder, where, out, split, findings, tuple(changes), maps, part, device, batch_size, workers, overwrite
+        folder, where, out, split, findings, tuple(changes), maps, organs, part, device, batch_size, workers, overwrite
     )
     result = stage.run(config)
     if os.environ.get("RANK", "0") == "0":

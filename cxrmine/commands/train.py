@@ -33,9 +33,12 @@ def train(
         return
     if result.already_done:
         console.say(f"{result.run} is trained already. To train it anew, say --fresh.")
-    console.table(
-        "AUC on validation patients",
-        ("finding", "AUC"),
-        [(finding, f"{area:.3f}") for finding, area in result.auc.items()] + [("macro", f"{result.macro_auc:.3f}")],
-    )
-    console.say(f"Next: cxrmine mine --run {result.run} --data {where} --split train --out boxes.parquet")
+    names = list(result.measured)
+    columns = [name.upper() if len(name) == 3 else name.capitalize() for name in names]
+    rows = [(finding, *(f"{result.measured[name][finding]:.3f}" for name in names)) for finding in result.findings]
+    rows.append(("mean", *(f"{result.mean(name):.3f}" for name in names)))
+    console.table("On validation patients", ("finding", *columns), rows)
+    if "dice" in result.measured:
+        console.say(f"Next: cxrmine mine --organs {result.run}, or cxrmine train --recipe irnet")
+    else:
+        console.say(f"Next: cxrmine mine --run {result.run} --data {where} --split train --out boxes.parquet")

@@ -13,7 +13,8 @@ from cxrmine.data.encoded import JPEG_START, PNG_START, Unreadable, jpeg_size, p
 from cxrmine.data.gray import spread
 from cxrmine.data.tree import read_file
 
-Fit = Literal["stretch", "pad"]
+Fit = Literal["stretch", "pad", "crop"]
+CROPPED = 8 / 7  # fit = crop: the side of the square whose middle is the input, as 256 is to 224
 
 # A film that cannot be read is reported by us, once, with its path; OpenCV's own lines have none.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -106,7 +107,8 @@ class Geometry:
 
     def film(self) -> tuple[slice, slice]:
         """The rows and columns of the input that show the film; the rest is padding."""
-        left, top, right, bottom = np.rint(self.to_input(np.array([[0, 0, self.width, self.height]]))[0]).astype(int)
+        edges = np.rint(self.to_input(np.array([[0, 0, self.width, self.height]]))[0])
+        left, top, right, bottom = np.clip(edges, 0, self.size).astype(int)
         return slice(top, bottom), slice(left, right)
 
     def _scale(self) -> np.ndarray:
@@ -121,9 +123,13 @@ def _corners(boxes: np.ndarray) -> np.ndarray:
 
 
 def fit_geometry(width: int, height: int, size: int, fit: Fit) -> Geometry:
-    """stretch: each axis by its own factor. pad: one factor, centred, on whole pixels."""
+    """stretch: each axis by its own factor. pad: one factor, centred, on whole pixels. crop: stretched, its middle."""
     if fit == "stretch":
         return Geometry(width, height, size, size / width, size / height, 0.0, 0.0)
+    if fit == "crop":
+        whole = size + 2 * round(size * (CROPPED - 1) / 2)
+        beyond = (size - whole) / 2
+        return Geometry(width, height, size, whole / width, whole / height, beyond, beyond)
     inner_width, inner_height = (max(1, round(side * size / max(width, height))) for side in (width, height))
     left, top = (size - inner_width) // 2, (size - inner_height) // 2
     return Geometry(width, height, size, inner_width / width, inner_height / height, float(left), float(top))
@@ -143,8 +149,10 @@ def place(pixels: np.ndarray, geometry: Geometry) -> np.ndarray:
     inner = _resize(pixels, inner_width, inner_height)
     if (inner_height, inner_width) == (size, size):
         return inner
-    square = np.zeros((size, size), np.uint8)
     left, top = int(geometry.offset_x), int(geometry.offset_y)
+    if left < 0:
+        return np.ascontiguousarray(inner[-top : size - top, -left : size - left])
+    square = np.zeros((size, size), np.uint8)
     square[top : top + inner_height, left : left + inner_width] = inner
     return square
 

@@ -39,3 +39,13 @@ class Drawn:
             return self.masks, self.of
         moved = warp(self.masks[:, None].float(), matrices[self.of[:, 0]], mode="nearest")
         return moved[:, 0].to(self.masks.dtype), self.of
+
+
+@dataclass(frozen=True)
+class Outlined:
+    """Masks of organs at the size of the input."""
+
+    masks: Tensor  # N×C×S×S uint8, 1 inside
+
+    def moved(self, matrices: Tensor, size: int) -> tuple[Tensor, ...]:
+        return (warp(self.masks.float(), matrices, mode="nearest").to(self.masks.dtype),)

@@ -38,17 +38,21 @@ class Backbone(nn.Module):
         self.register_buffer("std", 255 * std.view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.body.forward_features(self._standardised(images))
+        return self.features(self.standardised(images))
+
+    def features(self, films: Tensor) -> Tensor:
+        """Of standardised films."""
+        return self.body.forward_features(films)
 
     def scales(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The features of the last stage with twice the last one's resolution, and of the last."""
-        return self._scales(self._standardised(images))
+        return self._scales(self.standardised(images))
 
     def _scales(self, films: Tensor) -> tuple[Tensor, Tensor]:
         deep, (finer,) = self.body.forward_intermediates(films, indices=[-1 if self.finer is None else self.finer])
         return finer, deep
 
-    def _standardised(self, images: Tensor) -> Tensor:
+    def standardised(self, images: Tensor) -> Tensor:
         films = images.to(self.mean.dtype).expand(-1, self.input_channels, -1, -1)
         return (films - self.mean) / self.std
 

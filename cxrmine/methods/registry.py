@@ -6,26 +6,50 @@ import torch
 from torch import Tensor
 
 from cxrmine.config import Recipe
+from cxrmine.errors import CxrError
 from cxrmine.learn.checkpoint import load_weights
+from cxrmine.learn.organs import OrganNet
 from cxrmine.methods.attention_mining import AttentionMiner, Replay
 from cxrmine.methods.cam import Cam
 from cxrmine.methods.hierarchical_attention import HierarchicalMiner
+from cxrmine.methods.organ_weighted import OrganWeighted
 from cxrmine.runs import Run
 
-Objective = Cam | AttentionMiner | HierarchicalMiner
-METHODS: dict[str, type[Objective]] = {"cam": Cam, "am": AttentionMiner, "ham": HierarchicalMiner}
+Miner = Cam | AttentionMiner | HierarchicalMiner | OrganWeighted
+METHODS: dict[str, type[Miner]] = {
+    "cam": Cam,
+    "am": AttentionMiner,
+    "ham": HierarchicalMiner,
+    "irnet": OrganWeighted,
+}
 
 
-def build(recipe: Recipe, prevalence: Tensor) -> Objective:
+def build(recipe: Recipe, prevalence: Tensor) -> Miner | OrganNet:
     """A fresh, untrained objective for findings that are present in these shares of the training images (C)."""
+    if recipe.method == "organs":
+        return OrganNet(recipe, prevalence)
     objective = METHODS[recipe.method](recipe, prevalence)
     objective.backbone.refuse_other_maps(recipe.data.size, recipe.network.backbone)
     return objective
 
 
-def load(run: Run) -> Objective:
-    """The objective of a finished run, with its final weights; no others are looked for."""
-    return _with_weights(run, run.folder.weights)
+def load(run: Run) -> Miner:
+    """The objective of a finished run that has findings, with its final weights; no others are looked for."""
+    objective = _with_weights(run, run.folder.weights)
+    if isinstance(objective, OrganNet):
+        raise CxrError(f"The run in {run.folder.path} outlines organs, and knows no findings.", "Name another run.")
+    return objective
+
+
+def load_organs(run: Run) -> OrganNet:
+    """The network of a finished run of the recipe organs."""
+    objective = _with_weights(run, run.folder.weights)
+    if not isinstance(objective, OrganNet):
+        raise CxrError(
+            f"The run in {run.folder.path} knows findings, and no organs.",
+            "Name a run of the recipe organs: cxrmine train --recipe organs.",
+        )
+    return objective
 
 
 def load_rounds(run: Run, rounds: int) -> Replay:
@@ -34,7 +58,7 @@ def load_rounds(run: Run, rounds: int) -> Replay:
     return Replay([network for network in networks if isinstance(network, AttentionMiner)])
 
 
-def _with_weights(run: Run, weights: Path) -> Objective:
+def _with_weights(run: Run, weights: Path) -> Miner | OrganNet:
     recipe = run.recipe.model_copy(update={"network": run.recipe.network.model_copy(update={"weights": "none"})})
     objective = build(recipe, torch.full((len(recipe.data.findings),), 0.5))
     load_weights(weights, objective)

@@ -8,6 +8,7 @@ import numpy as np
 from cxrmine.boxes.erase import aggregate, erase
 from cxrmine.boxes.extract import extract, nearest_cells, on_film, to_input
 from cxrmine.boxes.maps import FINAL
+from cxrmine.boxes.prior import Prior, gated, outside
 from cxrmine.config import Recipe
 from cxrmine.data.images import Geometry
 from cxrmine.data.index import UNMENTIONED, Index
@@ -21,7 +22,7 @@ class Cells(NamedTuple):
     offset: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class Mined:
     """The rows of one image, for both tables."""
 
@@ -29,14 +30,24 @@ class Mined:
     images: list[dict[str, Any]] = field(default_factory=list)
     maps: list[tuple[np.ndarray, dict[str, Any]]] = field(default_factory=list)
     rounds: list[np.ndarray] = field(default_factory=list)  # of each pair T×2: share of cells erased, boxes added
+    outside: int = 0  # boxes that went because they lie outside the organs
+    without_organs: bool = False
 
 
 class Boxer:
     def __init__(
-        self, recipe: Recipe, index: Index, which: str, cut_at: np.ndarray, cells: Cells, source: str, keep: bool
+        self,
+        recipe: Recipe,
+        index: Index,
+        which: str,
+        cut_at: np.ndarray,
+        cells: Cells,
+        source: str,
+        keep: bool,
+        prior: Prior | None = None,
     ) -> None:
         """`which`: labelled, predicted (from the probabilities `cut_at` on) or all pairs; `keep`: their maps, too."""
-        self.recipe, self.which, self.cut_at = recipe, which, cut_at
+        self.recipe, self.which, self.cut_at, self.prior = recipe, which, cut_at, prior
         self.cells, self.source, self.keep = cells, source, keep
         self.findings = recipe.data.findings
         self.labels = index.restrict(self.findings, absent_as_null=True).labels()
@@ -45,29 +56,47 @@ class Boxer:
     def unreadable(self, row: int, why: str) -> Mined:
         return Mined(images=[self._image_row(row, None, f"unreadable: {why}")])
 
-    def image(self, row: int, maps: np.ndarray, probabilities: np.ndarray, geometry: Geometry) -> Mined:
-        """`maps`: of each round's weights and each finding, T×C×h×w; 1×C×h×w where every round has the same."""
-        mined = Mined()
+    def image(
+        self,
+        row: int,
+        maps: np.ndarray,
+        probabilities: np.ndarray,
+        geometry: Geometry,
+        outlines: np.ndarray | None = None,
+    ) -> Mined:
+        """`maps`: of each round's weights and each finding, T×C×h×w; 1×C×h×w where every round has the same.
+        `outlines`: of the prior's organs, O×s×s."""
+        mined = Mined(without_organs=outlines is not None and not outlines.any())
         who = self._named(row)
         for c in self._pairs(row, probabilities):
             pair = {**who, "finding": self.findings[c], "probability": float(probabilities[c])}
-            boxes = self.pair(maps[:, c], pair, geometry, mined)
+            mask = self.prior.mask(outlines, pair["finding"]) if self.prior and outlines is not None else None
+            boxes = self.pair(maps[:, c], pair, geometry, mined, mask)
             label = None if self.labels[row, c] == UNMENTIONED else int(self.labels[row, c])
             size = {"width": geometry.width, "height": geometry.height}
             status = {"label": label, "boxes": boxes, "status": "ok" if boxes else "no box"}
             mined.images.append({**pair, **size, **status})
         return mined if mined.images else Mined(images=[self._image_row(row, geometry, "no pair")])
 
-    def pair(self, raw: np.ndarray, pair: dict[str, Any], geometry: Geometry, mined: Mined) -> int:
-        """Its boxes, whose number is returned, from T×h×w or 1×h×w."""
+    def pair(
+        self, raw: np.ndarray, pair: dict[str, Any], geometry: Geometry, mined: Mined, mask: np.ndarray | None = None
+    ) -> int:
+        """Its boxes, whose number is returned, from T×h×w or 1×h×w. `mask`: where the finding can be."""
         mine, size = self.recipe.mine, self.recipe.data.size
         seen = on_film(raw, *geometry.film(), self.cells.stride, self.cells.offset)
+        if mask is not None and mine.organ_way == "gate":
+            seen = gated(seen, mask, size, self.cells.stride, self.cells.offset)
         maps, masks = erase(np.broadcast_to(seen, (mine.rounds, *seen.shape[1:])))
         final = aggregate(maps, masks)
         if self.keep:
             mined.maps.extend(_kept(maps, final, pair, geometry))
         visible = at_input(final, geometry, self.recipe, self.cells)
         cut = extract(visible, mine.way, mine.top, cuts_of(self.recipe, pair["finding"]))
+        shares = outside(mask, cut.boxes, size) if mask is not None else None
+        if shares is not None and mine.organ_way == "drop":
+            inside = shares <= mine.outside
+            mined.outside += int((~inside).sum())
+            cut, shares = cut.kept(inside), shares[inside]
         if mine.rounds > 1:
             _, height, width = masks.shape
             lie = (self.cells.stride, mine.align, self.cells.offset)
@@ -80,7 +109,8 @@ class Boxer:
             worth = {"rank": i + 1, "score": float(cut.scores[i]), "threshold": float(cut.thresholds[i])}
             region = {"region": cut.regions[i], "region_height": size, "region_width": size}
             place = dict(zip(COORDINATES, boxes[i].tolist(), strict=True))
-            mined.boxes.append({**pair, **worth, **place, **frame, **region})
+            told = {"outside": None if shares is None else float(shares[i])} if self.prior else {}
+            mined.boxes.append({**pair, **worth, **place, **frame, **region, **told})
         return len(boxes)
 
     def _named(self, row: int) -> dict[str, Any]:

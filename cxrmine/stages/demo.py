@@ -183,7 +183,7 @@ def _rounds(paths: Sequence[Path], truth: Path, scored: score.ScoreResult) -> li
 
 def lines(result: DemoResult) -> list[str]:
     """What was done, before the table."""
-    said = [f"AUC on validation patients, mean over findings: {result.trained.macro_auc:.3f}"]
+    said = [f"AUC on validation patients, mean over findings: {result.trained.mean('auc'):.3f}"]
     for name, row in zip(("boxes.parquet", "refined.parquet"), result.mined.rows, strict=True):
         acc, afp = (row.values[Key("acc_afp", MEAN, "0.3", figure)] for figure in ("acc", "afp"))
         said.append(f"Boxes of the films it was trained on ({name}): Acc {acc:.3f}, AFP {afp:.2f} at IoU > 0.3.")

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cxrmine import __version__
+from cxrmine import __version__, console
 from cxrmine.boxes.extract import WAYS
 from cxrmine.boxes.maps import index_path, maps_path, refuse_other_shards
+from cxrmine.boxes.prior import make_prior
 from cxrmine.boxes.shards import shard_path
 from cxrmine.boxes.table import images_path, read_meta
 from cxrmine.config import Recipe
@@ -21,6 +22,7 @@ from cxrmine.recipe_files import load_overrides, moved_paths, to_dict
 from cxrmine.runs import Run, open_run, starts, strangers
 from cxrmine.scoring.leakage import seen_images, seen_others
 
+ORGAN_KEYS = tuple(f"mine.{key}" for key in ("organ_way", "outside", "organs_of", "margin", "margin_of"))
 WHICH = ("labelled", "predicted", "all")
 
 
@@ -33,6 +35,7 @@ class Mine:
     findings: str = "labelled"
     overrides: tuple[str, ...] = ()  # mine.key=value
     maps: Path | None = None
+    organs: Path | None = None  # a run of the recipe organs
     shard: tuple[int, int] = (1, 1)
     device: str = "auto"
     batch_size: int = 32
@@ -56,6 +59,8 @@ class MineResult:
     boxes: int = 0
     without_box: int = 0
     unreadable: int = 0
+    outside: int = 0  # boxes that were dropped because they lie outside the organs
+    without_organs: int = 0  # images on which no organ was outlined
     rounds: tuple[Round, ...] = ()  # where there is more than one
     not_there: tuple[str, ...] = ()  # findings that no image of the whole split has; with findings = labelled
 
@@ -81,6 +86,9 @@ def _run(config: Mine, team: Team) -> MineResult:
     }
     if rounds := _rounds_sha256(opened, recipe):
         meta["rounds_sha256"] = rounds
+    organs = _organs(config, recipe)
+    if organs:
+        meta["organs_sha256"] = organs.weights_sha256
     part = shard_of(chosen, shard, shards)
     if any(team.exchange(team.main and _is_done(out, meta, config))):
         return MineResult(out, already_done=True, images=len(part))
@@ -88,7 +96,7 @@ def _run(config: Mine, team: Team) -> MineResult:
         check_writable(path)
     from cxrmine.stages.miner import Miner  # torch comes in here, once the input is known to be good
 
-    result = Miner(config, recipe, opened, part, len(chosen), team).run(out, meta)
+    result = Miner(config, recipe, opened, organs, part, len(chosen), team).run(out, meta)
     return replace(result, not_there=_not_there(config, recipe, chosen))
 
 
@@ -110,6 +118,10 @@ def summary(config: Mine, result: MineResult) -> str:
         lines.append(f"Round {t} erased {erased:.1%} of a map and holds the peak of {peaks} boxes.")
     if result.rounds and (outside := result.boxes - sum(peaks for _, peaks in result.rounds)):
         lines.append(f"No round erased the peak of the other {outside} boxes.")
+    if result.outside:
+        lines.append(f"{result.outside} more boxes lie outside the organs and were dropped.")
+    if result.without_organs:
+        lines.append(f"No organ was outlined in {result.without_organs} images: their boxes are as without --organs.")
     if result.not_there:
         lines.append(f"No image of the split has {', '.join(result.not_there)}.")
     return "\n".join(lines)
@@ -159,6 +171,25 @@ def _recipe(config: Mine, trained: Recipe) -> Recipe:
             f"The ways are {', '.join(WAYS)}.",
         )
     return recipe
+
+
+def _organs(config: Mine, recipe: Recipe) -> Run | None:
+    """The run that outlines organs."""
+    if config.organs is None:
+        changed = [override for override in config.overrides if override.partition("=")[0].strip() in ORGAN_KEYS]
+        if changed:
+            raise UsageError(f"--set {changed[0]} does nothing without organs.", "Name their run with --organs.")
+        return None
+    opened = open_run(config.organs)
+    if opened.recipe.method != "organs":
+        raise CxrError(
+            f"The run in {config.organs} is of method {opened.recipe.method}, and outlines no organs.",
+            "Train one: cxrmine train --recipe organs.",
+        )
+    if opened.recipe.data.fit != recipe.data.fit:
+        console.log(f"CAREFUL: organs were learned on films with data.fit = {opened.recipe.data.fit}.")
+    make_prior(recipe.mine, recipe.data.findings, opened.recipe.data.findings)
+    return opened
 
 
 def replayed_rounds(recipe: Recipe, trained: Recipe) -> int:

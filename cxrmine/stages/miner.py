@@ -4,7 +4,7 @@ Several processes take batches in turn. What they mined comes together in the or
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,16 +15,20 @@ import torch
 
 from cxrmine import console
 from cxrmine.boxes.maps import MapsWriter, maps_path
-from cxrmine.boxes.table import BoxWriter
+from cxrmine.boxes.prior import make_prior
+from cxrmine.boxes.table import OUTSIDE, BoxWriter
 from cxrmine.config import Recipe
 from cxrmine.cores import threads
 from cxrmine.data.index import Index
 from cxrmine.errors import CxrError
 from cxrmine.learn import parallel
 from cxrmine.learn.inference import infer
+from cxrmine.learn.loader import Batch
+from cxrmine.learn.organs import outlined
 from cxrmine.learn.team import Team
 from cxrmine.methods.attention_mining import Replay
-from cxrmine.methods.registry import Objective, load, load_rounds
+from cxrmine.methods.registry import Miner as Learned
+from cxrmine.methods.registry import load, load_organs, load_rounds
 from cxrmine.runs import Run, read_thresholds
 from cxrmine.stages.boxer import Boxer, Cells, Mined
 from cxrmine.stages.mine import Mine, MineResult, Round, replayed_rounds
@@ -33,12 +37,14 @@ IMAGES_AT_A_TIME = 1024  # whose rows are held before they go to the table
 
 
 class Miner:
-    def __init__(self, config: Mine, recipe: Recipe, opened: Run, index: Index, of: int, team: Team) -> None:
+    def __init__(
+        self, config: Mine, recipe: Recipe, opened: Run, organs: Run | None, index: Index, of: int, team: Team
+    ) -> None:
         """`index`: this shard's images, out of `of`."""
         self.config, self.recipe, self.index, self.of, self.team = config, recipe, index, of, team
         self.world = parallel.accelerator(config.device)
         replayed = replayed_rounds(recipe, opened.recipe)
-        objective: Objective | Replay = load_rounds(opened, replayed) if replayed else load(opened)
+        objective: Learned | Replay = load_rounds(opened, replayed) if replayed else load(opened)
         self.objective = objective.to(self.world.device).to(memory_format=torch.channels_last)
         self.cells = Cells(objective.map_stride, objective.cell_offset())
         chosen = read_thresholds(opened.folder.round_thresholds(replayed), recipe) if replayed else opened.thresholds
@@ -50,13 +56,17 @@ class Miner:
             cells=self.cells,
             source=_source(recipe, replayed, opened.recipe.trained_rounds),
             keep=config.maps is not None,
+            prior=make_prior(recipe.mine, recipe.data.findings, organs.recipe.data.findings) if organs else None,
         )
+        self.organs = load_organs(organs).eval().to(self.world.device) if organs else None
 
     def run(self, out: Path, meta: dict[str, Any]) -> MineResult:
         lie = {"cell_stride": self.cells.stride, "cell_offset": self.cells.offset}  # to cut a map again without us
         meta = {**meta, **lie}
         with ExitStack() as files:
-            writer = files.enter_context(BoxWriter(out, meta)) if self.team.main else None
+            writer = (
+                files.enter_context(BoxWriter(out, meta, (OUTSIDE,) if self.organs else ())) if self.team.main else None
+            )
             path = maps_path(self.config.maps, *self.config.shard) if self.config.maps and self.team.main else None
             maps = files.enter_context(MapsWriter(path, meta)) if path else None
             return self._write(out, writer, maps)
@@ -65,6 +75,7 @@ class Miner:
         boxes: list[dict[str, Any]] = []
         images: list[dict[str, Any]] = []
         count: dict[str, Any] = {"images": 0, "pairs": 0, "boxes": 0, "without_box": 0, "unreadable": 0}
+        count |= {"outside": 0, "without_organs": 0}
         rounds = np.zeros((self.recipe.mine.rounds, 2))
         with console.progress_bar(len(self.index), f"mine {self.config.split}", shown=self.team.main) as bar:
             for mined in self._mined():
@@ -92,6 +103,8 @@ class Miner:
         count["unreadable"] += len(unreadable)
         count["pairs"] += sum(row["finding"] is not None for row in mined.images)
         count["boxes"] += len(mined.boxes)
+        count["outside"] += mined.outside
+        count["without_organs"] += mined.without_organs
         count["without_box"] += sum(row["status"] == "no box" for row in mined.images)
         if unreadable and self.team.main:
             console.log(f"unreadable: {unreadable[0]['image_id']}: {unreadable[0]['status']}")
@@ -123,14 +136,23 @@ class Miner:
                 jobs: dict[int, Future[Mined]] = {
                     row: pool.submit(self.boxer.unreadable, row, why) for row, why in batch.unreadable
                 }
+                outlines = self._outlines(batch)
                 for i, row in enumerate(batch.rows):
-                    film = (int(row), maps[i], probabilities[i], batch.geometries[i])
+                    film = (int(row), maps[i], probabilities[i], batch.geometries[i], outlines[i])
                     jobs[int(row)] = pool.submit(self.boxer.image, *film)
                 waiting.append([jobs[row] for row in sorted(jobs)])
                 if len(waiting) > 1:
                     yield [job.result() for job in waiting.popleft()]
             for jobs_of_batch in waiting:
                 yield [job.result() for job in jobs_of_batch]
+
+    @torch.inference_mode()
+    def _outlines(self, batch: Batch) -> Sequence[np.ndarray | None]:
+        """Of each film O×s×s, or None without organs."""
+        if not self.organs or not len(batch.rows):
+            return [None] * len(batch.rows)
+        masks = outlined(self.organs.net, batch.images.to(self.world.device), self.organs.recipe.data.size)
+        return list(masks.cpu().numpy())
 
 
 def _source(recipe: Recipe, replayed: int, trained: int) -> str:

@@ -19,6 +19,7 @@ from cxrmine.config import Recipe
 from cxrmine.cores import threads
 from cxrmine.data.datasets import open_dataset
 from cxrmine.data.index import Index, in_share
+from cxrmine.data.organs import with_masks
 from cxrmine.errors import CxrError
 from cxrmine.files import atomic, locked, move_aside
 from cxrmine.recipe_files import differences, load_recipe, moved_paths, to_dict, validate_recipe
@@ -42,11 +43,14 @@ class TrainResult:
     run: Path
     already_done: bool
     images: int
-    auc: dict[str, float]
+    measured: dict[str, dict[str, float]]  # on validation patients: auc, or dice and iou of organs; by finding
 
     @property
-    def macro_auc(self) -> float:
-        known = [value for value in self.auc.values() if not np.isnan(value)]
+    def findings(self) -> list[str]:
+        return list(next(iter(self.measured.values()), {}))
+
+    def mean(self, name: str) -> float:
+        known = [value for value in self.measured[name].values() if not np.isnan(value)]
         return float(np.mean(known)) if known else float("nan")
 
 
@@ -54,7 +58,10 @@ def run(config: Train) -> TrainResult:
     asked = load_recipe(config.recipe, config.overrides)
     if asked.train.start:
         open_run(Path(asked.train.start))
+    asked = with_organs(asked)
     dataset = open_dataset(config.data)
+    if asked.method == "organs":
+        dataset = with_masks(dataset)
     index = dataset.restrict(asked.data.findings) if asked.data.findings else dataset
     train, teaching = training_films(index, asked)
     recipe = _resolved(asked, index, config.run)
@@ -97,6 +104,26 @@ def _resolved(asked: Recipe, index: Index, run: Path) -> Recipe:
     recipe = moved_paths(asked, lambda path: os.path.relpath(path, run))
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"findings": index.findings})})
     return validate_recipe(to_dict(recipe), asked.name)
+
+
+def with_organs(recipe: Recipe) -> Recipe:
+    """What the network that outlines organs is like, filled in from its run."""
+    if recipe.irnet is None or not recipe.irnet.gate:
+        return recipe
+    organs = open_run(Path(recipe.irnet.organs)).recipe
+    if organs.method != "organs":
+        raise CxrError(
+            f"irnet.organs = {recipe.irnet.organs} is a run of method {organs.method}, which outlines no organs.",
+            "Train one: cxrmine train --recipe organs, or say --set irnet.gate=false.",
+        )
+    if organs.data.fit != recipe.data.fit:
+        console.log(f"CAREFUL: it outlines organs of films with data.fit = {organs.data.fit}, not {recipe.data.fit}.")
+    found = {
+        "organ_size": organs.data.size,
+        "organ_channels": organs.network.channels,
+        "organ_names": organs.data.findings,
+    }
+    return recipe.model_copy(update={"irnet": recipe.irnet.model_copy(update=found)})
 
 
 def training_films(index: Index, recipe: Recipe) -> tuple[Index, Teaching | None]:
@@ -173,6 +200,10 @@ def _result(folder: RunFolder, images: int, already_done: bool) -> TrainResult:
     last: dict[str, Any] = {}
     if folder.metrics.is_file():
         for line in folder.metrics.read_text().splitlines():
-            last = json.loads(line) if '"macro_auc"' in line else last
-    areas = {f: float("nan") if a is None else a for f, a in last.get("auc", {}).items()}
-    return TrainResult(folder.path, already_done, images, areas)
+            last = json.loads(line) if '"val_loss"' in line else last
+    by_finding = {name: values for name, values in last.items() if isinstance(values, dict)}
+    measured = {
+        name: {f: float("nan") if value is None else value for f, value in values.items()}
+        for name, values in by_finding.items()
+    }
+    return TrainResult(folder.path, already_done, images, measured)

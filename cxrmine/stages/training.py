@@ -15,20 +15,20 @@ from torch import Tensor
 from cxrmine import console
 from cxrmine.config import Recipe, Step
 from cxrmine.data.index import Index
+from cxrmine.data.outlines import Outlines
 from cxrmine.errors import CxrError
 from cxrmine.files import write_json
 from cxrmine.learn.checkpoint import save_weights
-from cxrmine.learn.guides import Drawn, Guide
-from cxrmine.learn.inference import predict
+from cxrmine.learn.guides import Drawn, Guide, Outlined
 from cxrmine.learn.loader import Batch, batches, steps_an_epoch, targets, training_groups
 from cxrmine.learn.loop import Loop
+from cxrmine.learn.organs import OrganNet
+from cxrmine.methods.organ_weighted import OrganWeighted
 from cxrmine.methods.registry import build
 from cxrmine.runs import Run, RunFolder, open_run
-from cxrmine.scoring.classification import auc, youden_threshold
 from cxrmine.stages.rounds import Rounds
 from cxrmine.stages.teaching import Teaching
-
-VALIDATION_BATCH = 64  # fixed: the size of a batch must not move a threshold
+from cxrmine.stages.validation import OfFindings, OfOrgans, Validation
 
 
 class Training:
@@ -48,7 +48,6 @@ class Training:
         self.folder, self.world, self.workers = folder, world, workers
         self.taught = taught_rows(recipe, train)
         self.train_targets = targets(train.labels(), recipe.data)
-        self.validation_targets = targets(validation.labels(), recipe.data)
         self.unreadable: dict[str, str] = {}
         self._refuse_small_batches()
         torch.manual_seed(recipe.train.seed)
@@ -56,7 +55,16 @@ class Training:
         start = folder.start(recipe)
         if start and not folder.state.is_file():
             begin_with(objective, open_run(start.path), recipe)
+        gate = folder.gate(recipe)
+        if isinstance(objective, OrganWeighted) and gate and not folder.state.is_file():
+            objective.take_organs(load_file(gate.weights))
         self.objective = objective.to(world.device).to(memory_format=torch.channels_last)
+        self.measured: Validation
+        if isinstance(objective, OrganNet):
+            self.measured = OfOrgans(objective, recipe, validation, workers, world)
+        else:
+            self.measured = OfFindings(objective, recipe, validation, workers, world)
+        self.outlines = Outlines(train, recipe.data.size) if isinstance(objective, OrganNet) else None
         self.rounds = Rounds(recipe, train, self.taught, folder, world, workers) if recipe.trained_rounds else None
 
     def run(self) -> None:
@@ -70,7 +78,7 @@ class Training:
             for note in self.teaching.notes if self.teaching else ():
                 self.log(note)
             for finding in np.array(self.recipe.data.findings)[~(self.train_targets == 1).any(dim=0).numpy()]:
-                self.log(f"No training image has {finding}: its maps will show nothing.")
+                self.log(f"No training image has {finding}: nothing is learned of it.")
         count = len(self.taught)
         total = steps_an_epoch(count, self.recipe.train.batch_size)
         total *= sum(step.phase.epochs for step in self.recipe.schedule)
@@ -100,10 +108,8 @@ class Training:
             self._save(self.folder.round_weights(step.round), self.folder.round_thresholds(step.round))
 
     def _save(self, weights: Path, thresholds: Path) -> None:
-        _, probabilities, labels = self.evaluate()
+        cuts = self.measured.thresholds()
         if self.world.is_main_process:
-            findings = self.recipe.data.findings
-            cuts = {f: youden_threshold(labels[:, c], probabilities[:, c]) for c, f in enumerate(findings)}
             write_json(thresholds, cuts)
             save_weights(weights, self.objective)
         self.world.wait_for_everyone()  # all read them for the next round's masks
@@ -124,6 +130,8 @@ class Training:
                 guide = self.rounds.guide(batch.rows, films[i][0])
             elif self.teaching:
                 guide = Drawn(*map(torch.from_numpy, self.teaching.masks(batch.rows, batch.geometries)))
+            elif self.outlines:
+                guide = Outlined(torch.from_numpy(self.outlines.of(batch.rows, batch.geometries)))
             yield batch, self.train_targets[torch.from_numpy(batch.rows)], guide
 
     def _note_unreadable(self, batch: Batch) -> None:
@@ -155,23 +163,13 @@ class Training:
                 "Take more images, a larger train.batch_size, or fewer processes.",
             )
 
-    def evaluate(self) -> tuple[float, np.ndarray, np.ndarray]:
-        """Mean cross entropy, probabilities and labels on the validation patients."""
-        rows, logits = predict(
-            self.objective, self.validation, self.recipe.data, VALIDATION_BATCH, self.workers, self.world
-        )
-        labels = self.validation_targets.numpy()[rows]
-        known = ~np.isnan(labels)
-        losses = np.logaddexp(0, logits) - np.where(known, labels, 0) * logits
-        return float(losses[known].mean()), 1 / (1 + np.exp(-logits)), labels
-
     def validate(self) -> dict[str, Any]:
-        loss, probabilities, labels = self.evaluate()
-        areas = {f: auc(labels[:, c], probabilities[:, c]) for c, f in enumerate(self.recipe.data.findings)}
-        known = [area for area in areas.values() if not np.isnan(area)]
-        macro = float(np.mean(known)) if known else None
-        self.log(f"validation loss {loss:.4f}, macro AUC {macro or float('nan'):.3f}", to_screen=False)
-        return {"val_loss": loss, "macro_auc": macro, "auc": {f: None if np.isnan(a) else a for f, a in areas.items()}}
+        measured = self.measured.measure()
+        means = [
+            f"{name.replace('_', ' ')} {value:.4f}" for name, value in measured.items() if isinstance(value, float)
+        ]
+        self.log(f"on validation patients {', '.join(means)}", to_screen=False)
+        return measured
 
     def log(self, line: str, to_screen: bool = True) -> None:
         if self.world.is_main_process:

@@ -1,0 +1,71 @@
+"""Where a finding can be: maps gated by organs, and the share of a box that lies outside them.
+
+The mask of a finding is the union of its organs, grown by a margin. A film on which none of them was outlined has no
+prior: its maps stay as they are, and nothing is said of its boxes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrmine.config import Mine
+from cxrmine.data.cells import covered, windows
+from cxrmine.data.organs import ORGANS
+from cxrmine.errors import CxrError
+
+LUNGS = ("left_lung", "right_lung")
+COVERED = 0.5  # of a cell: less than that, and it lies outside
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """`organs`: what is outlined, in its order. `of` and `margins`: by finding, from the recipe."""
+
+    organs: tuple[str, ...]
+    of: Mapping[str, tuple[str, ...]]
+    margins: Mapping[str, float]
+
+    def mask(self, outlines: Mask, finding: str) -> Mask | None:
+        """C×s×s outlines of one film → s×s."""
+        found = outlines[[self.organs.index(organ) for organ in self.of[finding]]].any(axis=0)
+        if not found.any():
+            return None
+        reach = round(self.margins[finding] * found.shape[0])
+        if not reach:
+            return found
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+        return cv2.dilate(found.astype(np.uint8), disc).astype(bool)
+
+
+def make_prior(mine: Mine, findings: Sequence[str], outlined: Sequence[str]) -> Prior:
+    """From a recipe's section mine, for what a network outlines."""
+    of = {}
+    for finding in findings:
+        names = mine.organs_of.get(finding, ORGANS)
+        wanted = {organ for name in names for organ in (LUNGS if name == "lungs" else (name,))}
+        missing = sorted(wanted - set(outlined)) if finding in mine.organs_of else []
+        if missing:
+            raise CxrError(
+                f"mine.organs_of.{finding} names {', '.join(missing)}, which these organs are not.",
+                f"The run outlines {', '.join(outlined)}.",
+            )
+        of[finding] = tuple(organ for organ in outlined if organ in wanted)
+    margins = {finding: mine.margin_of.get(finding, mine.margin) for finding in findings}
+    return Prior(tuple(outlined), of, margins)
+
+
+def gated(raw: NDArray[np.float32], mask: Mask, size: int, stride: float, offset: float) -> NDArray[np.float32]:
+    """Maps …×h×w, 0 in the cells that the mask s×s covers less than half of."""
+    down, across = (windows(n, mask.shape[0], size, stride, offset) for n in raw.shape[-2:])
+    share = down @ mask.astype(np.float32) @ across.T
+    return np.where(share >= COVERED, raw, np.float32(0))
+
+
+def outside(mask: Mask, boxes: NDArray[np.float64], size: int) -> NDArray[np.float32]:
+    """The share of each box n×4, in input pixels, that lies outside the mask."""
+    return np.clip(1 - covered(mask, boxes, size), 0, 1)

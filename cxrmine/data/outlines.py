@@ -39,5 +39,5 @@ class Outlines:
                 mask = fitted_mask(self.root / path, geometry)
             except Unreadable as fault:
                 raise CxrError(f"The mask {path} cannot be read: {fault.why}.", "Mend it, or remove it.") from None
-            self.read[row, organ] = np.packbits(mask)
+            self.read[row, organ] = np.packbits(mask > 0.5)
         return np.unpackbits(self.read[row, organ], count=self.size**2).reshape(self.size, self.size)

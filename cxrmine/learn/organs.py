@@ -11,6 +11,7 @@ organ would teach nothing.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -27,8 +28,8 @@ class UNet(nn.Module):
 
     def __init__(self, channels: Sequence[int], organs: int) -> None:
         super().__init__()
-        self.down = nn.ModuleList(twice(a, b) for a, b in zip((1, *channels), channels, strict=False))
-        up = list(zip(channels[:-1], channels[1:], strict=True))
+        self.down = nn.ModuleList(twice(a, b) for a, b in pairwise((1, *channels)))
+        up = list(pairwise(channels))
         self.up = nn.ModuleList(twice(fine + coarse, fine) for fine, coarse in up)
         self.outlines = nn.Conv2d(channels[0], organs, 1)
         self.least = 2 ** (len(channels) - 1)

@@ -1,7 +1,6 @@
 """CXR-IRNet: the film weighed by attention over its scales, and features that lie outside lungs and heart set to zero.
 
-Fang et al., "Exploring pathological regions of lung and heart for thoracic disease classification" (CXR-IRNet), 2021. By
-"the code" is meant the authors' public one.
+Fang et al. 2021, who call it CXR-IRNet. By "the code" is meant the authors' public one.
 
     A = σ(conv3 [max X, mean X, max X5, mean X5, max X9, mean X9])   N×1×S×S: over channels; X5, X9: X through
     X' = A ⊗ X                                                       5×5 and 9×9 convolutions, 3 → 3, without bias

@@ -87,8 +87,7 @@ def _run(config: Mine, team: Team) -> MineResult:
     if rounds := _rounds_sha256(opened, recipe):
         meta["rounds_sha256"] = rounds
     organs = _organs(config, recipe)
-    if organs:
-        meta["organs_sha256"] = organs.weights_sha256
+    meta["organs_sha256"] = organs.weights_sha256 if organs else ""
     part = shard_of(chosen, shard, shards)
     if any(team.exchange(team.main and _is_done(out, meta, config))):
         return MineResult(out, already_done=True, images=len(part))

@@ -25,7 +25,7 @@ from cxrmine.stages import mine, phantom, predict, train
 IMAGES, SIZE = 3600, 256
 LEFT_OUT = "Cardiomegaly"  # of a second mean: a fixed box finds any heart
 MINUS = " − "
-MEASURES = ("acc_afp", "iou", "ior", "auc")
+MEASURES = ("acc_afp", "iou", "ior", "auc", "top1")
 
 Figures = dict[str, dict[str, Any]]  # finding → figure ("acc 0.3", "iou 0.1", "auc", …) → value, or its ends
 Rows = dict[str, Figures]

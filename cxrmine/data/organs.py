@@ -78,12 +78,7 @@ def with_masks(index: Index) -> Index:
             "Choose another split.",
         )
     assert kept.organs is not None
-    labels = {}
-    for organ in ORGANS:
-        of_organ = kept.organs["image_id"].filter(pc.equal(kept.organs["organ"], organ)).combine_chunks()
-        if len(of_organ):
-            there = pc.is_in(kept.table["image_id"], value_set=of_organ).to_numpy()
-            labels[organ] = pa.array(np.ones(len(kept), np.int8), mask=~there)
+    labels = _labels(kept.table["image_id"], kept.organs)
     columns = {name: kept.table[name] for name in kept.table.column_names}
     columns["labels"] = pa.StructArray.from_arrays(list(labels.values()), names=list(labels))
     columns["boxed"] = pa.array(np.zeros(len(kept), bool))
@@ -95,6 +90,17 @@ def with_masks(index: Index) -> Index:
         dropped=kept.dropped + dropped(WITHOUT_MASK, without),
         notes=(*kept.notes, f"films with the mask of an organ: {len(kept):,} of {len(index):,}"),
     )
+
+
+def _labels(image: pa.ChunkedArray, organs: pa.Table) -> dict[str, pa.Array]:
+    """Of each organ that occurs, 1 where an image has its mask, else null."""
+    labels = {}
+    for organ in ORGANS:
+        of_organ = organs["image_id"].filter(pc.equal(organs["organ"], organ)).combine_chunks()
+        if len(of_organ):
+            there = pc.is_in(image, value_set=of_organ).to_numpy()
+            labels[organ] = pa.array(np.ones(len(image), np.int8), mask=~there)
+    return labels
 
 
 def _png(data: bytes) -> np.ndarray:

@@ -12,6 +12,7 @@ import argparse
 import runpy
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,24 +153,23 @@ class Seed(Folder):
 
     def boxes(self, row: str, run: str, organs: tuple[str, ...] | None, split: str, findings: str) -> Path:
         out = self.folder / "boxes" / f"{row}-{split}.parquet".replace(" ", "-")
-        asked = mine.Mine(self.folder / "runs" / run, self.data, out, split, findings, organs or ())
-        with_organs = {"organs": self.folder / "runs" / "organs"} if organs else {}
-        mine.run(mine.Mine(**(vars(asked) | with_organs | {"device": self.asked.device})))
+        runs = self.folder / "runs"
+        asked = mine.Mine(runs / run, self.data, out, split, findings, organs or (), device=self.asked.device)
+        mine.run(replace(asked, organs=runs / "organs") if organs else asked)
         return out
 
     def of_boxes(self, row: str, run: str, organs: tuple[str, ...] | None, cell: tuple[str, ...]) -> Figures:
         labelled = self.boxes(row, run, organs, "boxed", "labelled")
-        protocol = "irnet2021" if cell == ("mean_iou",) else ""
-        values = self.score(labelled, protocol)
+        values = self.score(labelled, "irnet2021" if cell == ("mean_iou",) else "cai2018")
         figures = by_finding({key: value for key, value in values.items() if key.finding != MEAN}, cell)
         figures |= {MEAN: mean_of(figures), f"{MEAN} without {LEFT_OUT}": mean_of(figures, LEFT_OUT)}
         if NORMAL in cell:
-            seen = self.score(self.boxes(row, run, organs, "test", "predicted"), "")
+            seen = self.score(self.boxes(row, run, organs, "test", "predicted"), "cai2018")
             figures[MEAN][NORMAL] = seen[Key("false_per_normal", POOLED, "", "boxes")]
         return figures
 
     def score(self, boxes: Path, protocol: str) -> dict[Key, float]:
-        asked = score.Score((boxes,), self.data, *([protocol] if protocol else []), samples=0, controls=False)
+        asked = score.Score((boxes,), self.data, protocol, samples=0, controls=False)
         return dict(score.run(asked).rows[0].values)
 
     def areas(self, run: str) -> Figures:

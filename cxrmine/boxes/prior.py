@@ -66,6 +66,6 @@ def gated(raw: NDArray[np.float32], mask: Mask, size: int, stride: float, offset
     return np.where(share >= COVERED, raw, np.float32(0))
 
 
-def outside(mask: Mask, boxes: NDArray[np.float64], size: int) -> NDArray[np.float32]:
+def outside(mask: Mask, boxes: NDArray[np.floating], size: int) -> NDArray[np.float32]:
     """The share of each box n×4, in input pixels, that lies outside the mask."""
     return np.clip(1 - covered(mask, boxes, size), 0, 1)

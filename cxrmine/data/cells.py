@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 Weights = NDArray[np.float32]
 
 
-def parts(starts: NDArray[np.float64], ends: NDArray[np.float64], pixels: int, size: int) -> Weights:
+def parts(starts: NDArray[np.floating], ends: NDArray[np.floating], pixels: int, size: int) -> Weights:
     """n × pixels: how much of each interval, in input pixels of one axis of `size`, each of a mask's `pixels` makes up.
 
     Rows add up to 1. What of an interval lies beyond the input does not count; where all of it does, the row is 0.
@@ -24,7 +24,7 @@ def windows(cells: int, pixels: int, size: int, stride: float, offset: float) ->
     return parts(centres - stride / 2, centres + stride / 2, pixels, size)
 
 
-def covered(mask: NDArray[np.bool_], boxes: NDArray[np.float64], size: int) -> Weights:
+def covered(mask: NDArray[np.bool_], boxes: NDArray[np.floating], size: int) -> Weights:
     """n: the share of each box n×4, in input pixels, that the mask s×s covers."""
     boxes = np.asarray(boxes, float).reshape(-1, 4)
     across = parts(boxes[:, 0], boxes[:, 2], mask.shape[1], size)

@@ -32,7 +32,7 @@ class Prior:
 
     def mask(self, outlines: Mask, finding: str) -> Mask | None:
         """C×s×s outlines of one film → s×s."""
-        found = outlines[[self.organs.index(organ) for organ in self.of[finding]]].any(axis=0)
+        found: Mask = np.any(outlines[[self.organs.index(organ) for organ in self.of[finding]]], axis=0)
         if not found.any():
             return None
         reach = round(self.margins[finding] * found.shape[0])

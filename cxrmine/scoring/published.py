@@ -23,6 +23,7 @@ METRICS = {  # as published.csv calls it → (measure, figures of value and valu
     "precision": ("iobb", ("precision",)),
     "auc": ("auc", ("auc",)),
 }
+BY_TRUTH = {"top1": "truth_iou"}  # the same figure twice: every pair of NIH's box images has one truth box
 BY_PAIR = {"ham2021"}  # whose acc@iou is a share of pairs: the measure iou
 UNTHRESHOLDED = {"iobb"}
 COUNTED = {"truth", "detected", "true"}  # of which a mean over findings says nothing
@@ -102,7 +103,8 @@ def _figures(rows: list[dict[str, str]], method: str) -> Iterator[tuple[Key, flo
         at = "" if measure in UNTHRESHOLDED else row["threshold"]
         finding = MEANS.get(row["finding"], row["finding"])
         for name, value in zip(names, (row["value"], row["value2"]), strict=False):
-            yield Key(measure, finding, at, name), float(value)
+            for of in (measure, *([BY_TRUTH[measure]] if measure in BY_TRUTH else [])):
+                yield Key(of, finding, at, name), float(value)
 
 
 def _with_mean(values: dict[Key, float]) -> dict[Key, float]:

@@ -41,6 +41,10 @@ def test_the_packages_copy_is_the_one_that_was_given():
         ("agcl2018:2", "BSL", Key("iobb", "Atelectasis", "", "true"), 138),
         ("agcl2018:2", "AGCL", Key("iobb", "Atelectasis", "", "recall"), 0.66),
         ("agcl2018:2", "AGCL", Key("iobb", "Atelectasis", "", "precision"), 0.31),
+        ("irnet2021:2", "IRNet", Key("auc", "Mass", "", "auc"), 0.8131),
+        ("irnet2021:2", "IRNet", Key("auc", MEAN, "", "auc"), 0.8335),
+        ("irnet2021:3", "feature extractor", Key("truth_iou", "Mass", "", "mean_iou"), 0.1768),
+        ("irnet2021:3", "feature extractor", Key("top1", "Mass", "", "mean_iou"), 0.1768),
     ],
 )
 def test_cells_of_the_papers(table, method, key, value):

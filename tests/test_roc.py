@@ -186,7 +186,8 @@ def test_the_points_are_of_the_areas_that_are_printed(dataset: Path, tmp_path: P
 
 def test_the_picture_is_written(dataset: Path, tmp_path: Path) -> None:
     one = classifier(dataset, tmp_path / "one.csv", 0)
-    assert "AUC" in command(one, "--truth", dataset, "--roc", "roc.png", cwd=tmp_path)
+    words = (one, "--truth", dataset, "--against", "irnet2021:2", "--roc", "roc.png")
+    assert "IRNet, irnet2021:2 0.813" in command(*words, cwd=tmp_path)
     with Image.open(tmp_path / "roc.png") as sheet:
         assert (sheet.format, sheet.width) == ("PNG", 900)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.csv", "roc.png"]

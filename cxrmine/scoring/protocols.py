@@ -165,7 +165,8 @@ PROTOCOLS = {
             "mean over truth boxes of the IoU with their pair's first box; a truth box whose pair has no box counts 0.",
             (Column("truth_iou", "", ("mean_iou",), "mean IoU"), Column("centre", "", ("share",), "centre inside")),
             unit="truth box",
-            departs="The published boxes have the truth's size; ours never take anything from the truth.",
+            departs="The published boxes have the truth's size, and of the map's peaks the one that fits it best; ours "
+            "never take anything from the truth.",
         ),
         Protocol(
             "maxboxacc2",

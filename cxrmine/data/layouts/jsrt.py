@@ -36,7 +36,7 @@ SPLITS = {"1": "train", "2": "test"}
 INSIDE = re.compile(r"(all247|nodule154|nonnodule93)?images?|scr|scratch", re.IGNORECASE)
 OWN_TABLE = re.compile(r"(?!.*(jsrt|clndat|cnndat|clinical)).+\.(csv|parquet|json)(\.gz)?", re.IGNORECASE)
 ONE_EACH = "patients: as the publication says, each film is of another"
-FOLDERS = 20  # that are looked into before a dataset is taken for another
+FOLDERS = 20  # that are looked into
 
 
 def recognise(tree: Tree) -> str:
@@ -77,18 +77,23 @@ def read(tree: Tree, reading: Reading) -> Raw:
     )
 
 
-def _first_film(tree: Tree, inside: bool = False) -> str:
-    """A film's name, looked for in a few folders: those of another dataset may be many."""
-    if film := next((name for name in tree.top if FILM.fullmatch(name)), ""):
+def _first_film(tree: Tree) -> str:
+    """A film's name, looked for in few places: another dataset may have very many files."""
+    if film := _film_at_top(tree):
         return film
-    for name in [name for name in tree.top if "." not in name or (tree.archives and ARCHIVE.fullmatch(name))][:FOLDERS]:
+    folders = [name for name in tree.top if "." not in name or (tree.archives and ARCHIVE.fullmatch(name))]
+    for name in folders[:FOLDERS]:
         known = INSIDE.fullmatch(name.partition(".")[0]) is not None
-        if (known or not (inside or "." in name)) and not NO_FILM.search(f"{name}/") and not tree.has(name):
-            below = tree.under(name)
-            film = _first_film(below, inside=True)
-            if film:
-                return f"{name}/{film}"
+        if NO_FILM.search(f"{name}/") or not tree.is_open(name) or (tree.has(name) and not known):
+            continue
+        below = tree.under(name)
+        if film := _first_film(below) if known else _film_at_top(below):
+            return f"{name}/{film}"
     return ""
+
+
+def _film_at_top(tree: Tree) -> str:
+    return next((name for name in tree.top if FILM.fullmatch(name)), "")
 
 
 def _is_film(path: str) -> bool:

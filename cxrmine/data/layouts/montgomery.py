@@ -22,7 +22,7 @@ import pyarrow as pa
 from cxrmine.data.assemble import Raw
 from cxrmine.data.organ_files import Found, of_every_film
 from cxrmine.data.reading import Reading
-from cxrmine.data.tree import ARCHIVE, Tree
+from cxrmine.data.tree import Tree
 
 SHAPE = "Montgomery County (a folder CXR_png with films MCUCXR_0001_0.png, or MontgomerySet)"
 FILM = re.compile(r"(?:.*/)?CXR_png/(MCUCXR_\d+_([01]))\.png", re.IGNORECASE)
@@ -32,7 +32,7 @@ TOP = re.compile(r"CXR_png|MontgomerySet|NLM-MontgomeryCXRSet", re.IGNORECASE)
 
 
 def recognise(tree: Tree) -> str:
-    found = [name for name in tree.top if TOP.fullmatch(name.partition(".")[0]) and _is_open(tree, name)]
+    found = [name for name in tree.top if TOP.fullmatch(name.partition(".")[0]) and tree.is_open(name)]
     film = next((name for name in tree.names if FILM.fullmatch(name)), "") if found else ""
     return f"{film} is in it" if film else ""
 
@@ -59,7 +59,3 @@ def read(tree: Tree, reading: Reading) -> Raw:
         notes=("labels: the last digit of the films' names", ONE_EACH),
         is_film=lambda path: FILM.fullmatch(path) is not None,
     )
-
-
-def _is_open(tree: Tree, name: str) -> bool:
-    return not tree.has(name) or (tree.archives and ARCHIVE.fullmatch(name) is not None)

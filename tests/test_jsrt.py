@@ -221,6 +221,24 @@ def test_endings_and_small_letters(tmp_path: Path) -> None:
     assert reasons(index) == {"second file of an image": 1}
 
 
+def test_masks_in_no_fold_are_split_by_number(tmp_path: Path) -> None:
+    for name in NAMES:
+        write_png(tmp_path / "images" / f"{name}.png", np.eye(64, dtype=np.uint8))
+        write_gif(tmp_path / "masks" / "heart" / f"{name}.gif", organ_masks()["heart"])
+    splits = open_dataset(tmp_path).table["split"].to_pylist()
+    assert [split == "test" for split in splits] == [False, True, False, False, True]
+
+
+def test_films_with_outlines_drawn_into_them_are_none(tmp_path: Path) -> None:
+    """SCR's newer release has such in a folder jpg."""
+    for name in NAMES:
+        write_png(tmp_path / "jpg" / f"{name}.jpg", np.eye(64, dtype=np.uint8))
+    with pytest.raises(CxrError, match="in no layout that is known here"):
+        open_dataset(tmp_path)
+    write_png(tmp_path / "images" / "JPCLN002.png", np.eye(64, dtype=np.uint8))
+    assert open_dataset(tmp_path).table["path"].to_pylist() == ["images/JPCLN002.png"]
+
+
 def test_without_masks_the_split_is_drawn(tmp_path: Path) -> None:
     for name in NAMES:
         write_png(tmp_path / "All247images" / f"{name}.png", np.eye(64, dtype=np.uint8))

@@ -10,11 +10,15 @@ All247images/, or Nodule154images/ and NonNodule93images/, or the folder itself
 scr/scratch/fold1/masks/{left lung,right lung,heart,left clavicle,right clavicle}/, and fold2
     JPCLN001.gif … of 1024×1024 pixels (copies as .png are taken too), wherever the folders lie. fold1 has the films of
     odd numbers and fold2 those of even ones. Clavicles are not read, nor are the landmarks beside the masks.
+jpg/, masks/JPCLN001.tif (a newer release of SCR)
+    Not read. Those small films are said to have the outlines of the organs drawn into them, so nothing in a folder
+    `jpg` is taken for a film; and nothing says which organ its one mask a film is of.
 
 The one finding is `Nodule`, by the film's name. There are no boxes: CLNDAT_EN.txt and the newer clinical tables, which
-have a nodule's middle and size, are not read. The split is SCR's, by the fold a film's masks lie in: fold1 is for
-training and fold2 for testing; the publication then changes them round, which is for you to do. Without masks there is
-no official split. A folder that has a table or a COCO list of another name at its top is read as that.
+have a nodule's middle and size, are not read. The split is SCR's, by the fold a film's masks lie in, or by its number
+where they lie in none: fold1 is for training and fold2 for testing. The publication then changes them round, which is
+for you to do. A film without masks has no official split. A folder that has a table or a COCO list of another name at
+its top is read as that.
 """
 
 import re
@@ -30,7 +34,7 @@ from cxrmine.data.words import with_validation
 SHAPE = "JSRT (films JPCLN001.IMG, JPCNN001.IMG and so on, in the folder or in All247images)"
 FILM = re.compile(r"(?:.*/)?(JPC[LN]N\d{3})\.(img|dcm|dicom|png|jpe?g)", re.IGNORECASE)
 MASK = re.compile(r"(?:.*/)?(left[ _-]?lung|right[ _-]?lung|heart)/(JPC[LN]N\d{3})\.(?:gif|png)", re.IGNORECASE)
-NO_FILM = re.compile(r"(^|/)([^/]*masks?|(left|right)[ _-]?(lung|clavicle)|heart|clavicle|lung)s?/", re.IGNORECASE)
+NO_FILM = re.compile(r"(^|/)([^/]*masks?|(left|right)[ _-]?(lung|clavicle)|heart|clavicle|lung|jpg)s?/", re.IGNORECASE)
 FOLD = re.compile(r"(?:^|/)fold[ _-]?([12])/", re.IGNORECASE)
 SPLITS = {"1": "train", "2": "test"}
 INSIDE = re.compile(r"(all247|nodule154|nonnodule93)?images?|scr|scratch", re.IGNORECASE)
@@ -56,8 +60,8 @@ def read(tree: Tree, reading: Reading) -> Raw:
         if match := MASK.fullmatch(path):
             image = match[2].upper()
             found.append((image, re.sub("[ -]?lung", "_lung", match[1].lower().replace("_", "")), path))
-            if fold := FOLD.search(path):
-                folds.setdefault(image, SPLITS[fold[1]])
+            fold = FOLD.search(path)
+            folds.setdefault(image, SPLITS[fold[1] if fold else "1" if int(image[-1]) % 2 else "2"])
     names = sorted(films)
     split, said = with_validation([folds.get(name) for name in names])
     images = {
@@ -93,7 +97,8 @@ def _first_film(tree: Tree) -> str:
 
 
 def _film_at_top(tree: Tree) -> str:
-    return next((name for name in tree.top if FILM.fullmatch(name)), "")
+    folder = str(tree).rpartition("/")[2]
+    return "" if NO_FILM.search(f"{folder}/") else next((name for name in tree.top if FILM.fullmatch(name)), "")
 
 
 def _is_film(path: str) -> bool:

@@ -284,6 +284,25 @@ def test_a_table_of_ones_own_counts_more(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("image,findings\nJPCLN001.png,Mass\n")
     (tmp_path / "jsrt_metadata.csv").unlink()
     assert open_dataset(tmp_path).findings == ("Mass",)
+    (tmp_path / "mine.csv").unlink()
+    (tmp_path / "annotations.json").write_text(
+        '{"images": [{"id": 1, "file_name": "images/JPCLN001.png", "width": 64, "height": 64}], '
+        '"categories": [{"id": 1, "name": "Lump"}], '
+        '"annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}]}'
+    )
+    assert open_dataset(tmp_path).findings == ("Lump",)
+
+
+def test_any_dataset_may_have_raw_films(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    for number in range(2):
+        (tmp_path / "films" / f"{number}.IMG").write_bytes(as_written(raw(number)))
+    (tmp_path / "list.csv").write_text("image,findings\n0.IMG,Mass\n1.IMG,none\n")
+    report = check(Check(tmp_path, workers=1))
+    assert report.faults == ()
+    assert report.index.table["path"].to_pylist() == ["films/0.IMG", "films/1.IMG"]
+    pixels, geometry = report.index.films.fitted("films/0.IMG", 64, "pad")
+    assert (pixels[32, 32], geometry.width) == (194, 2048)
 
 
 def test_other_datasets_are_not_taken_for_it(tmp_path: Path) -> None:

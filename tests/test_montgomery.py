@@ -115,6 +115,15 @@ def test_an_archive_of_it(tmp_path: Path) -> None:
     assert len(open_dataset(there, archives=True)) == 4
 
 
+def test_a_table_of_ones_own_counts_more(tmp_path: Path) -> None:
+    root = write(tmp_path, cases(4)) / "MontgomerySet"
+    (root / "montgomery_metadata.csv").write_text("study_id,findings\nMCUCXR_0001_0.png,normal\n")
+    assert open_dataset(root).layout == "Montgomery County"
+    (root / "mine.csv").write_text("image,findings\nMCUCXR_0001_0.png,Mass\n")
+    (root / "montgomery_metadata.csv").unlink()
+    assert open_dataset(root).findings == ("Mass",)
+
+
 def test_shenzhen_is_not_taken_for_it(tmp_path: Path) -> None:
     write_png(tmp_path / "CXR_png" / "CHNCXR_0001_0.png", np.eye(64, dtype=np.uint8))
     with pytest.raises(CxrError, match="in no layout that is known here"):

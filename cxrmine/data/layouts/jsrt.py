@@ -38,7 +38,7 @@ NO_FILM = re.compile(r"(^|/)([^/]*masks?|(left|right)[ _-]?(lung|clavicle)|heart
 FOLD = re.compile(r"(?:^|/)fold[ _-]?([12])/", re.IGNORECASE)
 SPLITS = {"1": "train", "2": "test"}
 INSIDE = re.compile(r"(all247|nodule154|nonnodule93)?images?|scr|scratch", re.IGNORECASE)
-OWN_TABLE = re.compile(r"(?!.*(jsrt|clndat|cnndat|clinical)).+\.(csv|parquet|json)(\.gz)?", re.IGNORECASE)
+OWN_TABLE = re.compile(r"(?!.*(jsrt|clndat|cnndat|clinical)).+\.(csv|parquet)(\.gz)?", re.IGNORECASE)
 ONE_EACH = "patients: as the publication says, each film is of another"
 FOLDERS = 20  # that are looked into
 

@@ -14,8 +14,12 @@ from cxrmine.data.index import (
     FILE_WITHOUT_ROW,
     IN_NO_LIST,
     LATERAL,
+    MASK_OF_ANOTHER,
+    MASK_WITHOUT_FILM,
     OF_ANOTHER,
+    ORGAN_SCHEMA,
     SECOND_FILE,
+    SECOND_MASK,
     UNMENTIONED,
     Dropped,
     Index,
@@ -28,9 +32,9 @@ from cxrmine.data.tree import Tree, is_safe
 from cxrmine.errors import CxrError
 from cxrmine.tables import COORDINATES
 
-FILM = re.compile(r".+\.(png|jpe?g|dcm|dicom)", re.IGNORECASE)
+FILM = re.compile(r".+\.(png|jpe?g|dcm|dicom|img)", re.IGNORECASE)
 DICOM = re.compile(r".+\.(dcm|dicom)", re.IGNORECASE)
-ENDINGS = re.compile(r"(\.dcm|\.dicom)?\.(png|jpe?g|dcm|dicom)$", re.IGNORECASE)
+ENDINGS = re.compile(r"(\.dcm|\.dicom)?\.(png|jpe?g|dcm|dicom|img)$", re.IGNORECASE)
 UNSAFE_PATH = "path that leaves the dataset"
 TRAIN_AND_VAL = "train and val"  # a split of the dataset's own, of which some patients become `val`
 NO_SPLIT = "none"  # of an image that the dataset's own lists leave out
@@ -52,6 +56,7 @@ class Raw:
     height (int32), where the dataset tells the size of the file.
     labels: of each finding, in their order, int8 an image; null: not mentioned.
     boxes: as drawn, with the columns of data.drawn.sheet.SCHEMA. looked_at: which reader read which image, or None.
+    organs: index.ORGAN_SCHEMA, or None; path is null where a mask should be and is not.
     """
 
     layout: str
@@ -63,6 +68,7 @@ class Raw:
     notes: tuple[str, ...] = ()
     occurring: bool = False  # a finding is one only if an image has it
     is_film: Callable[[str], bool] = field(default=lambda name: FILM.fullmatch(name) is not None)
+    organs: pa.Table | None = None
 
 
 def assemble(tree: Tree, raw: Raw, reading: Reading) -> Index:
@@ -83,6 +89,7 @@ def assemble(tree: Tree, raw: Raw, reading: Reading) -> Index:
         raise CxrError(f"No image of {tree} has a finding.", "Its labels say of every image that there is none.")
     split, said = _split(images)
     boxes, box_faults = _boxes(raw.boxes, raw.images["image_id"], images["image_id"], tuple(labels))
+    organs, mask_faults = _organs(tree, raw, images["image_id"])
     columns = {
         "image_id": images["image_id"],
         "path": path.take(order),
@@ -102,10 +109,11 @@ def assemble(tree: Tree, raw: Raw, reading: Reading) -> Index:
         tuple(labels),
         pa.table(columns).combine_chunks(),
         boxes,
-        ledger + file_faults + box_faults,
+        ledger + file_faults + box_faults + mask_faults,
         (*raw.notes, *said),
         looked_at,
         tree,
+        organs=organs,
     )
 
 
@@ -216,6 +224,31 @@ def _boxes(
     kept = drawn.filter(pa.array(keep)).select(BOX_SCHEMA.names)
     order = [(name, "ascending") for name in BOX_SCHEMA.names]
     return kept.cast(BOX_SCHEMA).sort_by(order).combine_chunks(), ledger
+
+
+def _organs(tree: Tree, raw: Raw, images: pa.ChunkedArray) -> tuple[pa.Table | None, tuple[Dropped, ...]]:
+    """The masks that are there and whose film is in the index; None where there are none."""
+    if raw.organs is None:
+        return None, ()
+    listed, left, files = set(raw.images["image_id"].to_pylist()), set(images.to_pylist()), {*tree.names, *tree.masks}
+    kept: dict[tuple[str, str], str] = {}
+    faults: dict[str, list[str]] = {}
+    for mask in sorted(raw.organs.to_pylist(), key=lambda mask: (mask["image_id"], mask["organ"], mask["path"] or "")):
+        image, organ, path = mask["image_id"], mask["organ"], mask["path"]
+        if path is not None and not is_safe(path):
+            faults.setdefault(UNSAFE_PATH, []).append(repr(path))
+        elif path not in files:
+            faults.setdefault("no file for this mask", []).append(f"{image} {organ}")
+        elif image not in left:
+            faults.setdefault(MASK_OF_ANOTHER if image in listed else MASK_WITHOUT_FILM, []).append(path)
+        elif (image, organ) in kept:
+            faults.setdefault(SECOND_MASK, []).append(path)
+        else:
+            kept[image, organ] = path
+    ledger = tuple(entry for reason, examples in faults.items() for entry in dropped(reason, examples))
+    rows = [(image, organ, path) for (image, organ), path in kept.items()]
+    arrays = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
+    return (pa.Table.from_arrays(arrays, schema=ORGAN_SCHEMA) if rows else None), ledger
 
 
 def _is_in(column: pa.ChunkedArray, known: pa.Array) -> Bools:

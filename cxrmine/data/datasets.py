@@ -7,13 +7,26 @@ from pathlib import Path
 from cxrmine.data import vocabulary
 from cxrmine.data.assemble import assemble
 from cxrmine.data.index import Index
-from cxrmine.data.layouts import chestxray14, chexpert, coco, mimic, openi, padchest, rsna, table, vindr
+from cxrmine.data.layouts import (
+    chestxray14,
+    chexpert,
+    coco,
+    jsrt,
+    mimic,
+    montgomery,
+    openi,
+    padchest,
+    rsna,
+    table,
+    vindr,
+)
+from cxrmine.data.organ_files import right_sides, with_own_masks
 from cxrmine.data.pack import is_pack, open_pack
 from cxrmine.data.reading import Reading, refuse_untaken, with_own
 from cxrmine.data.tree import ARCHIVE, Tree
 from cxrmine.errors import CxrError, UsageError
 
-LAYOUTS = (chestxray14, chexpert, mimic, vindr, rsna, openi, padchest, coco, table)
+LAYOUTS = (chestxray14, chexpert, mimic, vindr, rsna, openi, padchest, coco, montgomery, jsrt, table)
 DEEPEST = 6  # folders that have nothing but one folder in them
 
 
@@ -40,7 +53,8 @@ def open_dataset(path: Path, reading: Reading | None = None, archives: bool = Fa
             if why := layout.recognise(tree):
                 told = with_own(reading or Reading(), tree)
                 refuse_untaken(told, getattr(layout, "COLUMNS", ()), layout.SHAPE.partition(" (")[0])
-                index = assemble(tree, vocabulary.renamed(layout.read(tree, told), told.vocabulary), told)
+                raw = vocabulary.renamed(layout.read(tree, told), told.vocabulary)
+                index = right_sides(assemble(tree, with_own_masks(tree, raw), told))
                 return replace(index, notes=(f"layout: {index.layout}, because {why}", *index.notes))
         inner = [name for name in tree.top if not name.startswith(".")]
         if len(inner) != 1 or (tree.has(inner[0]) and not (archives and ARCHIVE.fullmatch(inner[0]))):

@@ -11,6 +11,7 @@ import numpy as np
 from cxrmine.data.dicom import decode_dicom, dicom_size, is_dicom
 from cxrmine.data.encoded import JPEG_START, PNG_START, Unreadable, jpeg_size, png_size
 from cxrmine.data.gray import spread
+from cxrmine.data.headerless import decode_headerless, headerless_size, is_headerless
 from cxrmine.data.tree import read_file
 
 Fit = Literal["stretch", "pad"]
@@ -20,7 +21,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def read_image(path: Path) -> np.ndarray:
-    """H×W uint8 gray of a PNG, JPEG or DICOM file, told apart by their content.
+    """H×W uint8 gray of a PNG, JPEG or DICOM file or of a raw film of JSRT, told apart by their content.
 
     16-bit films are spread from their darkest to their brightest pixel; colour becomes its luminance; alpha is dropped.
     An EXIF orientation is not applied: boxes and maps are in the pixels as stored.
@@ -33,16 +34,23 @@ def decode_image(data: bytes) -> np.ndarray:
     size = _header_reader(data)
     if size is dicom_size:
         return decode_dicom(data)
+    if size is headerless_size:
+        return decode_headerless(data)
     width, height = size(data)
     # libjpeg gives the luminance itself; a PNG is taken as it is, because its 16 bits must not be cut to 8.
     how = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION if size is jpeg_size else cv2.IMREAD_UNCHANGED
+    return _gray8(stored_pixels(data, width, height, how))
+
+
+def stored_pixels(data: bytes, width: int, height: int, how: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
+    """What OpenCV makes of a PNG or JPEG that is whole and announces this size."""
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     except cv2.error:
         picture = None
     if picture is None or picture.shape[:2] != (height, width):
         raise Unreadable("damaged: its pixels cannot be decoded")
-    return _gray8(picture)
+    return picture
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -63,6 +71,8 @@ def _header_reader(data: bytes) -> Callable[[bytes], tuple[int, int]]:
         return jpeg_size
     if is_dicom(data):
         return dicom_size
+    if is_headerless(data):
+        return headerless_size
     raise Unreadable("not a PNG, JPEG or DICOM file")
 
 
@@ -143,7 +153,7 @@ def place(pixels: np.ndarray, geometry: Geometry) -> np.ndarray:
     inner = _resize(pixels, inner_width, inner_height)
     if (inner_height, inner_width) == (size, size):
         return inner
-    square = np.zeros((size, size), np.uint8)
+    square = np.zeros((size, size), pixels.dtype)
     left, top = int(geometry.offset_x), int(geometry.offset_y)
     square[top : top + inner_height, left : left + inner_width] = inner
     return square

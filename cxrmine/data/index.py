@@ -27,6 +27,7 @@ BOX_SCHEMA = pa.schema(
         ("reader", pa.string()),
     ]
 )
+ORGAN_SCHEMA = pa.schema([("image_id", pa.string()), ("organ", pa.string()), ("path", pa.string())])
 VALIDATION_SHARE = 0.10  # of the training patients
 TEST_SHARE = 0.20  # of all patients, where a dataset has no official lists
 NO_FILE = "no file for this image"
@@ -38,10 +39,17 @@ NO_CHEST = "no film of a chest, as the dataset says"
 OF_ANOTHER = "box of an image that is left out"
 OF_ANOTHER_SIZE = "box in pixels of another size of its film"
 WITHOUT_IMAGE = "study without an image"
+MASK_WITHOUT_FILM = "mask without its film"
+MASK_OF_ANOTHER = "mask of an image that is left out"
+SECOND_MASK = "second mask of an organ"
+WITHOUT_MASK = "film without the mask of an organ"
 # Reasons that leave the rest of a dataset right.
 HARMLESS = frozenset(
-    {IN_NO_LIST, FILE_WITHOUT_ROW, SECOND_FILE, LATERAL, NO_CHEST, OF_ANOTHER, OF_ANOTHER_SIZE, WITHOUT_IMAGE}
-)
+    {
+        IN_NO_LIST, FILE_WITHOUT_ROW, SECOND_FILE, LATERAL, NO_CHEST, OF_ANOTHER, OF_ANOTHER_SIZE, WITHOUT_IMAGE,
+        MASK_WITHOUT_FILM, MASK_OF_ANOTHER, SECOND_MASK, WITHOUT_MASK,
+    }
+)  # fmt: skip
 EXAMPLES = 3
 
 
@@ -70,6 +78,8 @@ class Index:
     reader is null where nobody says who drew it.
     looked_at: image_id and reader, where the dataset says who read which image; these found what they drew and no more.
     tree: its files, where it was read from them. packed: where its films lie, if not in files below `root`.
+    organs: ORGAN_SCHEMA, a row a mask that is there, its path relative to root; left_lung is the patient's, on the
+    right of the picture. None where there is no mask, and in every pack.
     """
 
     root: Path
@@ -82,6 +92,7 @@ class Index:
     looked_at: pa.Table | None = None
     tree: Tree | None = None
     packed: Films | None = None
+    organs: pa.Table | None = None
 
     @cached_property
     def films(self) -> Films:
@@ -115,9 +126,10 @@ class Index:
         return pc.equal(self.table["split"], word).to_numpy()
 
     def filter(self, keep: np.ndarray) -> "Index":
-        """The rows where `keep` is true, and their boxes."""
+        """The rows where `keep` is true, and their boxes and masks."""
         table = self.table.filter(pa.array(keep)).combine_chunks()
-        return replace(self, table=table, boxes=boxes_of(self.boxes, table["image_id"]))
+        organs = None if self.organs is None else rows_of(self.organs, table["image_id"])
+        return replace(self, table=table, boxes=rows_of(self.boxes, table["image_id"]), organs=organs)
 
     def present(self) -> tuple["Index", Dropped | None]:
         """The rows whose file exists, and the ledger's entry for the others."""
@@ -187,8 +199,9 @@ def corners(boxes: pa.Table) -> np.ndarray:
     return np.column_stack([boxes[name].to_numpy() for name in COORDINATES]).reshape(-1, 4)
 
 
-def boxes_of(boxes: pa.Table, image_ids: pa.ChunkedArray) -> pa.Table:
-    return boxes.filter(pc.is_in(boxes["image_id"], value_set=image_ids.combine_chunks())).combine_chunks()
+def rows_of(table: pa.Table, image_ids: pa.ChunkedArray) -> pa.Table:
+    """Of boxes or masks, those of these images."""
+    return table.filter(pc.is_in(table["image_id"], value_set=image_ids.combine_chunks())).combine_chunks()
 
 
 def in_share(salt: str, patient_id: str, share: float) -> bool:

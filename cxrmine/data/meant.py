@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
-ENDING = re.compile(r"(\.(png|jpe?g|dcm|dicom))+$", re.IGNORECASE)
+ENDING = re.compile(r"(\.(png|jpe?g|dcm|dicom|img))+$", re.IGNORECASE)
 
 
 def meant(wanted: Sequence[str | None], there: Collection[str]) -> tuple[list[str | None], list[str]]:

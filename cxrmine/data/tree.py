@@ -21,6 +21,7 @@ from cxrmine.errors import CxrError
 
 ARCHIVE = re.compile(r".+\.(zip|tar|tar\.gz|tgz)", re.IGNORECASE)
 ONE_WAY = re.compile(r".+\.(tar|tar\.gz|tgz)", re.IGNORECASE)
+MASK = re.compile(r"([^/]+\.(zip|tar|tar\.gz|tgz)/)?organs/(left_lung|right_lung|heart)/[^/]+\.(?i:png)")
 UNSAFE = re.compile(r"[\\\x00-\x1f]")
 LARGEST_FILE = 2**30  # 120 megapixels of four 16-bit channels, uncompressed
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, NotImplementedError)
@@ -47,7 +48,16 @@ class Tree:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Every file, sorted; with `archives` those in archives too."""
+        """Every file but `masks`, sorted; with `archives` those in archives too."""
+        return tuple(name for name in self._files if not MASK.fullmatch(name))
+
+    @cached_property
+    def masks(self) -> tuple[str, ...]:
+        """organs/heart/00000001_000.png and its like: no films, whatever the layout."""
+        return tuple(name for name in self._files if MASK.fullmatch(name))
+
+    @cached_property
+    def _files(self) -> tuple[str, ...]:
         if not self.root.is_dir():
             inside = (name.removeprefix(self.base) for name in self._members("") if name.startswith(self.base))
             return tuple(sorted(inside))
@@ -67,6 +77,10 @@ class Tree:
         if self.root.is_dir():
             return Tree(self.root / name, self.archives)
         return Tree(self.root, self.archives, f"{self.base}{name}/")
+
+    def is_open(self, name: str) -> bool:
+        """Whether what is at the top under this name is a folder, or an archive that is looked into."""
+        return not self.has(name) or (self.archives and self.root.is_dir() and ARCHIVE.fullmatch(name) is not None)
 
     def packed_away(self) -> list[str]:
         """Archives at the top that are not looked into."""
@@ -122,7 +136,7 @@ class Tree:
 
     @cached_property
     def _known(self) -> frozenset[str]:
-        return frozenset(self.names)
+        return frozenset(self._files)
 
     def _archive(self, name: str) -> Path:
         return self.root / name if name else self.root

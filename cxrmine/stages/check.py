@@ -1,7 +1,7 @@
 """What is in a dataset, and every fault of it at once, before hours are spent on it."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from cxrmine.boxes.lint import lint
 from cxrmine.data.datasets import open_dataset
 from cxrmine.data.index import EXAMPLES, HARMLESS, NO_FILE, SPLITS, UNMENTIONED, Index
 from cxrmine.data.reading import Reading
-from cxrmine.stages.look import Film, look
+from cxrmine.stages.look import Film, look, look_at_masks
 
 SIDES = ("width", "height")
 NEARLY_ALL = 0.9  # the share of films of one size from which another size is odd
@@ -79,6 +79,7 @@ def run(config: Check) -> CheckReport:
     sizes = Counter(film.size for film in films.values() if film.size)
     faults = [*_ledger_faults(index), *_file_faults(index, seen), *_patient_faults(index), *_box_faults(index, seen)]
     faults += [*_size_faults(index, seen, sizes), *_twins(index, seen)]
+    faults += [] if config.fast else _mask_faults(look_at_masks(index, config.workers))
     faults.sort(key=lambda fault: (fault.level, -fault.count, fault.kind))
     return CheckReport(config, index, tuple(faults), dict(sizes.most_common()))
 
@@ -106,6 +107,17 @@ def _file_faults(index: Index, seen: Seen) -> Iterator[Fault]:
             kinds.setdefault((film.odd, "warning"), []).append(film.path)
     for (kind, level), paths in kinds.items():
         yield from _fault(kind, level, paths)
+
+
+def _mask_faults(masks: Iterable[Film]) -> Iterator[Fault]:
+    kinds: dict[tuple[str, Level], list[str]] = {}
+    for mask in masks:
+        if mask.why:
+            kinds.setdefault((f"unreadable mask of an organ: {mask.why}", "error"), []).append(mask.path)
+        if mask.odd:
+            kinds.setdefault((mask.odd, "warning"), []).append(mask.path)
+    for (kind, level), paths in kinds.items():
+        yield from _fault(kind, level, sorted(paths))
 
 
 def _patient_faults(index: Index) -> Iterator[Fault]:

@@ -1,4 +1,5 @@
-"""What looking at every film of a dataset once tells: its size, whether it can be read, and what is odd about it."""
+"""What looking at every film of a dataset once tells: its size, whether it can be read, and what is odd about it. And
+at every mask of an organ."""
 
 import hashlib
 import multiprocessing
@@ -17,6 +18,7 @@ from cxrmine.data.encoded import Unreadable
 from cxrmine.data.films import Shards
 from cxrmine.data.images import decode_image, encoded_size
 from cxrmine.data.index import Index
+from cxrmine.data.organs import decode_mask
 from cxrmine.data.pack import checksum
 from cxrmine.data.tree import Tree
 from cxrmine.stages.workers import start
@@ -50,11 +52,28 @@ def look(index: Index, fast: bool, workers: int | None) -> Iterator[Film]:
 
 
 def _looked_at(tree: Tree, paths: Sequence[str], fast: bool, workers: int | None) -> Iterator[Film]:
-    portions = tree.portions(paths, PORTION)
-    where = (repeat(tree.root), repeat(tree.archives), repeat(tree.base), repeat(fast))
     with _pool(len(paths), workers) as pool:
-        for films in pool.map(_portion, *where, portions):
+        for films in pool.map(_portion, *_where(tree), repeat(fast), tree.portions(paths, PORTION)):
             yield from films
+
+
+def look_at_masks(index: Index, workers: int | None) -> Iterator[Film]:
+    """A Film for every mask of an organ, without a digest, in no order."""
+    if index.organs is None:
+        return iter(())
+    paths = index.organs["path"].to_pylist()
+    return progress(_masks_looked_at(index.tree or Tree(index.root), paths, workers), len(paths), "checking masks")
+
+
+def _masks_looked_at(tree: Tree, paths: Sequence[str], workers: int | None) -> Iterator[Film]:
+    with _pool(len(paths), workers) as pool:
+        for masks in pool.map(_mask_portion, *_where(tree), tree.portions(paths, PORTION)):
+            yield from masks
+
+
+def _where(tree: Tree) -> tuple["repeat[Path]", "repeat[bool]", "repeat[str]"]:
+    """A tree, in what is handed to another process."""
+    return repeat(tree.root), repeat(tree.archives), repeat(tree.base)
 
 
 @contextmanager
@@ -74,6 +93,21 @@ def _pool(films: int, workers: int | None) -> Iterator[Executor]:
 def _portion(root: Path, archives: bool, base: str, fast: bool, paths: Sequence[str]) -> list[Film]:
     tree = Tree(root, archives, base)
     return [_film(path, content, fast) for path, content in tree.stream(paths)]
+
+
+def _mask_portion(root: Path, archives: bool, base: str, paths: Sequence[str]) -> list[Film]:
+    return [_mask(path, content) for path, content in Tree(root, archives, base).stream(paths)]
+
+
+def _mask(path: str, content: bytes | Unreadable) -> Film:
+    try:
+        if isinstance(content, Unreadable):
+            raise content
+        mask = decode_mask(content)
+    except Unreadable as fault:
+        return Film(path, why=fault.why)
+    height, width = mask.shape
+    return Film(path, (width, height), odd="" if mask.any() else "mask of an organ with nothing in it")
 
 
 def _film(path: str, content: bytes | Unreadable, fast: bool) -> Film:

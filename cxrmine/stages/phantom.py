@@ -17,6 +17,7 @@ from cxrmine.boxes.table import truth_table, write_boxes
 from cxrmine.console import progress
 from cxrmine.cores import available
 from cxrmine.data.index import is_validation
+from cxrmine.data.organs import ORGANS
 from cxrmine.data.phantom.cohort import Case, cases, render
 from cxrmine.data.phantom.film import to_byte
 from cxrmine.data.phantom.findings import FINDINGS
@@ -31,7 +32,6 @@ DATA_ENTRY_HEADER = (
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
 )
 BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
-ORGANS = ("left_lung", "right_lung", "heart")
 
 Box = tuple[int, int, int, int]
 

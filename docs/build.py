@@ -36,7 +36,7 @@ HAM_TABLES = [HERE / "measured" / f"{name}-phantom.json" for name in ("ham-chain
 BEGIN, END = (f"<!-- am tables: {word} -->\n" for word in ("begin", "end"))
 HAM_BEGIN, HAM_END = (f"<!-- ham tables: {word} -->\n" for word in ("begin", "end"))
 MINUS = " − "  # in the names of rows that are differences
-COMMANDS = ("demo", "phantom", "check", "train", "predict", "mine", "refine", "score")
+COMMANDS = ("demo", "phantom", "check", "pack", "train", "predict", "mine", "refine", "score")
 SECTIONS: dict[str, type[BaseModel]] = {
     "data": Data,
     "network": Network,

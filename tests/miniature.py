@@ -41,6 +41,23 @@ def cases(count: int = 32) -> list[Case]:
     return made
 
 
+def organ_masks(height: int = HEIGHT, width: int = WIDTH) -> dict[str, np.ndarray]:
+    """True inside: two lungs and a heart as rectangles, the patient's left lung on the right."""
+    places = {"right_lung": (0.1, 0.4, 0.1), "left_lung": (0.6, 0.9, 0.1), "heart": (0.4, 0.7, 0.5)}
+    masks = {}
+    for organ, (left, right, top) in places.items():
+        masks[organ] = np.zeros((height, width), bool)
+        masks[organ][round(top * height) : round(0.8 * height), round(left * width) : round(right * width)] = True
+    return masks
+
+
+def write_gif(path: Path, mask: np.ndarray) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask.astype(np.uint8) * 255).save(path, "GIF")
+
+
 def write_png(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())

@@ -29,7 +29,9 @@ WANG = {
     "Atelectasis": 180, "Cardiomegaly": 146, "Effusion": 153, "Infiltration": 123, "Mass": 85, "Nodule": 79,
     "Pneumonia": 120, "Pneumothorax": 98,
 }  # fmt: skip
-EVERYWHERE = ("acc_afp", "acc_afp_iobb", "iou", "ior", "iobb", "top1", "centre", "ap", "froc", "rsna", "by_size")
+EVERYWHERE = (
+    "acc_afp", "acc_afp_iobb", "iou", "ior", "iobb", "top1", "truth_iou", "centre", "ap", "froc", "rsna", "by_size",
+)  # fmt: skip
 
 TRUTH = (100, 100, 110, 110)
 HIT = (108, 100, 118, 110)  # IoU 20 of 180, IoBB 20 of 100

@@ -15,7 +15,9 @@ from cxrmine.stages import check, mine, pack, predict, score, train
 from tests import (
     test_chexpert,
     test_coco_layout,
+    test_jsrt,
     test_mimic,
+    test_montgomery,
     test_openi,
     test_padchest,
     test_rsna,
@@ -36,6 +38,8 @@ FORMS: dict[str, tuple[Write, int, bool]] = {  # layout → its writer, films th
     "rsna": (test_rsna.write, 40, True),
     "openi": (test_openi.write, 40, False),
     "padchest": (test_padchest.write, 40, False),
+    "montgomery": (test_montgomery.write, 40, False),
+    "jsrt": (test_jsrt.write, 40, False),
     "coco": (test_coco_layout.write, 40, True),
     "table": (test_table_layout.write, 40, False),
     "table-boxes": (partial(test_table_layout.write, joined=True), 40, True),

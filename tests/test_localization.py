@@ -254,6 +254,27 @@ def test_top1_is_with_the_nearest_truth_box():
     assert score(boxes, truth(HALVES[::-1]))["top1"]["Mass"]["mean_iou"] == 1
 
 
+def test_each_truth_box_counts_with_the_first_box_of_its_pair():
+    """a has two truth boxes: the first box is one of them (IoU 1) and beside the other (0). b: 0.2; of c it is missing.
+
+    Over the pairs it would be (1 + 0.2 + 0) / 3. The Nodule's truth box is met exactly: over all five boxes 2.2 / 5.
+    """
+    boxes = table(
+        [("a", "Mass", (0, 0, 5, 10)), ("a", "Mass", TRUTH), ("b", "Mass", covers(2)), ("b", "Nodule", TRUTH)]
+    )
+    drawn = truth([*HALVES, ("b", "Mass", TRUTH), ("c", "Mass", TRUTH), ("b", "Nodule", TRUTH)])
+    scores = score(boxes, drawn, "irnet2021")
+    assert scores["truth_iou"]["Mass"] == {"mean_iou": pytest.approx(1.2 / 4), "truth": 4, "missing": 1}
+    assert scores["truth_iou"]["pooled"] == {"mean_iou": pytest.approx(2.2 / 5), "truth": 5, "missing": 1}
+    assert scores["mean"]["truth_iou"]["mean_iou"] == pytest.approx((0.3 + 1) / 2)
+    assert scores["top1"]["Mass"]["mean_iou"] == pytest.approx(1.2 / 3)
+
+
+def test_two_truth_boxes_of_a_pair_that_has_no_box_are_both_missing():
+    scores = score(table([]), truth(HALVES))
+    assert scores["truth_iou"]["Mass"] == {"mean_iou": 0, "truth": 2, "missing": 2}
+
+
 @pytest.mark.parametrize(
     ("box", "inside"),
     [

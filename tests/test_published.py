@@ -1,6 +1,7 @@
 """The papers' figures as the package has them, and the bounds of the list B that come from them or from a file."""
 
 import csv
+import json
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cxrmine.scoring.bounds import read_bounds, unbounded
 from cxrmine.scoring.figures import MEAN, POOLED, Key
 from cxrmine.scoring.published import METRICS, Reference, against, bounds
 from tests.by_hand import MISS, TRUTH, score, table, truth
+from tests.score_cases import SIZED, command, lines
 
 SHARED = Path(__file__).parents[2] / "shared" / "published" / "published.csv"
 OWN = files("cxrmine.scoring") / "published.csv"
@@ -41,6 +43,10 @@ def test_the_packages_copy_is_the_one_that_was_given():
         ("agcl2018:2", "BSL", Key("iobb", "Atelectasis", "", "true"), 138),
         ("agcl2018:2", "AGCL", Key("iobb", "Atelectasis", "", "recall"), 0.66),
         ("agcl2018:2", "AGCL", Key("iobb", "Atelectasis", "", "precision"), 0.31),
+        ("irnet2021:2", "IRNet", Key("auc", "Mass", "", "auc"), 0.8131),
+        ("irnet2021:2", "IRNet", Key("auc", MEAN, "", "auc"), 0.8335),
+        ("irnet2021:3", "feature extractor", Key("truth_iou", "Mass", "", "mean_iou"), 0.1768),
+        ("irnet2021:3", "feature extractor", Key("top1", "Mass", "", "mean_iou"), 0.1768),
     ],
 )
 def test_cells_of_the_papers(table, method, key, value):
@@ -85,6 +91,7 @@ def test_what_differs_is_said():
     assert all("668 of the 726 box patients" in text for text in differs("ham2021:III"))
     assert not any("668 of the 726" in text for text in differs("ham2021:IV"))
     assert all("has the truth's size" in text for text in differs("irnet2021:3"))
+    assert not any("has the truth's size" in text for text in differs("irnet2021:2"))
     assert isinstance(against("cai2018:1")[0], Reference)
 
 
@@ -92,6 +99,26 @@ def test_what_differs_is_said():
 def test_a_table_that_is_not_there(wrong):
     with pytest.raises(UsageError):
         against(wrong)
+
+
+def test_irnets_boxes_beside_ours(tmp_path):
+    """a: IoU 1 and 0 with its two truth boxes; b: 0.2. Two patients: samples of one alone are 0.5 and 0.2."""
+    name = "image_id,finding,patient_id,x_min,y_min,x_max,y_max,image_width,image_height"
+    drawn = ("a,Mass,p,0,0,5,10,99,99", "a,Mass,p,5,0,10,10,99,99", "b,Mass,q,0,0,10,10,99,99")
+    lines(tmp_path / "truth.csv", name, *drawn)
+    lines(tmp_path / "ours.csv", SIZED, "a,Mass,0,0,5,10,1,99,99", "b,Mass,0,0,2,10,1,99,99")
+    words = ("ours.csv", "--truth", "truth.csv", "--protocol", "irnet2021", "--against", "irnet2021:3")
+    printed = command(*words, "--json", "s.json", "--csv", "s.csv", cwd=tmp_path)
+    assert "ours 0.400 1.000 [0.200, 0.500]" in printed
+    assert "feature extractor, irnet2021:3 0.177 –" in printed
+    assert "irnet2021:3: CAM box against 984 NIH boxes; the predicted box has the truth's size" in printed
+    document = json.loads((tmp_path / "s.json").read_text())
+    assert document["truth_iou"]["Mass"] == {"mean_iou": pytest.approx(0.4), "truth": 3, "missing": 0}
+    assert document["intervals"]["truth_iou"]["Mass"]["mean_iou"] == pytest.approx([0.2, 0.5])
+    assert document["against"]["feature extractor, irnet2021:3"]["truth_iou"]["Mass"]["mean_iou"] == 0.1768
+    rows = list(csv.DictReader((tmp_path / "s.csv").open()))
+    low = {(row["method"], row["measure"], row["finding"], row["figure"]): row["low"] for row in rows}
+    assert float(low["ours", "truth_iou", "Mass", "mean_iou"]) == pytest.approx(0.2)
 
 
 # --- bounds

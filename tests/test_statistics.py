@@ -114,6 +114,8 @@ BY_PATIENT = [
     Key("iou", "Mass", "0.5", "share"),
     Key("iobb", POOLED, "", "precision"),
     Key("top1", "Mass", "", "mean_iou"),
+    Key("truth_iou", "Mass", "", "mean_iou"),
+    Key("truth_iou", POOLED, "", "mean_iou"),
     Key("centre", "Mass", "", "share"),
     Key("rsna", "Mass", "", "score"),
     Key("ap", "Mass", "0.5", "ap"),

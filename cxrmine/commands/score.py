@@ -64,6 +64,9 @@ def score(
     markdown_out: Annotated[
         str | None, typer.Option("--markdown", help="Write every table as Markdown; - is stdout.")
     ] = None,
+    roc_out: Annotated[
+        str | None, typer.Option("--roc", help="Of probabilities: write their ROC curves, as .csv or .png.")
+    ] = None,
     per_finding: Annotated[bool, typer.Option("--findings", help="Show a table of each finding too.")] = False,
     sizes: Annotated[bool, typer.Option("--sizes", help="Show small, middle and large truth boxes too.")] = False,
 ) -> None:
@@ -76,7 +79,10 @@ def score(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: methods are scored side by side, a core each
     sources = predictions or ([] if maps else [Path(setting("boxes", None, "boxes.parquet"))])
     source, folder = Path(setting("truth", truth)), setting("run", run, "")
-    _refuse_places({"--json": json_out, "--csv": csv_out, "--markdown": markdown_out}, [*sources, source])
+    if roc_out is not None and not roc_out.lower().endswith((".csv", ".png")):
+        raise UsageError(f"--roc {roc_out} ends neither in .csv nor in .png.", "Name a file that ends so.")
+    targets = {"--json": json_out, "--csv": csv_out, "--markdown": markdown_out, "--roc": roc_out}
+    _refuse_places(targets, [*sources, source])
     from cxrmine.data.drawn.read import parse_columns
     from cxrmine.report import scores as report
     from cxrmine.runs import RunFolder as Folder
@@ -106,6 +112,7 @@ def score(
             seed=seed,
             run_patients=Folder(Path(folder)).patients if named else None,
             strict=strict,
+            roc=roc_out is not None,
         )
     )
     tables = result.tables()
@@ -114,6 +121,10 @@ def score(
     write(json_out, as_json(result.document))
     write(csv_out, result.csv())
     write(markdown_out, report.markdown(tables.values()))
+    if roc_out:
+        from cxrmine.report.roc import write as write_roc
+
+        write_roc(Path(roc_out), result.curves)
     shown = {"summary", "differences", "readers"} | ({"sizes"} if sizes else set())
     if per_finding or result.document["kind"] == "probabilities":
         shown.add("findings")

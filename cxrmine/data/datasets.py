@@ -26,7 +26,7 @@ from cxrmine.data.reading import Reading, refuse_untaken, with_own
 from cxrmine.data.tree import ARCHIVE, Tree
 from cxrmine.errors import CxrError, UsageError
 
-LAYOUTS = (chestxray14, chexpert, mimic, vindr, rsna, openi, padchest, montgomery, jsrt, coco, table)
+LAYOUTS = (chestxray14, chexpert, mimic, vindr, rsna, openi, padchest, coco, montgomery, jsrt, table)
 DEEPEST = 6  # folders that have nothing but one folder in them
 
 

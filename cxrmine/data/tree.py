@@ -78,6 +78,10 @@ class Tree:
             return Tree(self.root / name, self.archives)
         return Tree(self.root, self.archives, f"{self.base}{name}/")
 
+    def is_open(self, name: str) -> bool:
+        """Whether what is at the top under this name is a folder, or an archive that is looked into."""
+        return not self.has(name) or (self.archives and self.root.is_dir() and ARCHIVE.fullmatch(name) is not None)
+
     def packed_away(self) -> list[str]:
         """Archives at the top that are not looked into."""
         return [] if self.archives else [name for name in self.top if ARCHIVE.fullmatch(name)]

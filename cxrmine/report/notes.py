@@ -14,6 +14,7 @@ from cxrmine.scoring.figures import MEAN, Key
 from cxrmine.scoring.judged import SIZES, numbers
 from cxrmine.scoring.protocols import ORDERS, Protocol
 from cxrmine.scoring.published import Reference
+from cxrmine.scoring.roc import Curve, left_out
 from cxrmine.scoring.scores import Scores
 from cxrmine.scoring.truth import Seen, Truth
 
@@ -122,6 +123,11 @@ def of_absent(predicted: dict[str, Scores], protocol: Protocol) -> Iterator[str]
 
 def _many(count: int, one: str, several: str) -> str:
     return f"{count:,} {one if count == 1 else several}"
+
+
+def of_curves(curves: Sequence[Curve]) -> Iterator[str]:
+    for name, findings in left_out(curves).items():
+        yield f"{name}: no ROC curve of {', '.join(findings)}: positives or negatives are missing."
 
 
 def of_references(references: Sequence[Reference], rows: Sequence[Row]) -> Iterator[str]:

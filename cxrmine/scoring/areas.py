@@ -41,7 +41,7 @@ def score_probabilities(
     Of each finding positives, negatives, uncertain, unmentioned and missing (without a probability) are all N images.
     """
     given = [name for name in table.column_names if name not in NAMES]
-    scored = {f: _numbers(table, f) for f in findings if f in given}
+    scored = {f: numbers(table, f) for f in findings if f in given}
     areas = {f: _area(labels[:, list(findings).index(f)], values) for f, values in scored.items()}
     without = np.isnan(np.stack(list(scored.values()))).all(axis=0) if scored else np.ones(len(table), bool)
     absent = table["image_id"].is_null().to_numpy()
@@ -63,7 +63,7 @@ def compare(
     result: dict[str, dict[str, Any]] = {}
     for c, finding in enumerate(findings):
         if finding in a.column_names and finding in b.column_names:
-            first, second = _numbers(a, finding), _numbers(b, finding)
+            first, second = numbers(a, finding), numbers(b, finding)
             both = np.isfinite(first) & np.isfinite(second)
             label = labels[both, c]
             figures = delong_test(label, second[both], first[both])._asdict()
@@ -211,6 +211,6 @@ def _plain(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _numbers(table: pa.Table, name: str) -> Floats:
+def numbers(table: pa.Table, name: str) -> Floats:
     """NaN for null."""
     return table[name].cast(pa.float64()).to_numpy()

@@ -71,6 +71,7 @@ def _ratios() -> Iterator[Ratio]:
     for t in (f"{t:g}" for t in BOXACC_THRESHOLDS):
         yield Ratio("boxacc", t, "acc", ("any", t), ("one", ""))
     yield Ratio("top1", "", "mean_iou", ("top1", ""), ("one", ""))
+    yield Ratio("truth_iou", "", "mean_iou", ("truth iou", ""), ("truth", ""), pooled="sum")
     yield Ratio("centre", "", "share", ("centre", ""), ("one", ""))
     yield Ratio("rsna", "", "score", ("rsna", ""), ("rsna images", ""))
     yield Ratio("false_per_normal", "", "boxes", ("normal boxes", ""), ("normal images", ""), pooled="shared")
@@ -93,6 +94,7 @@ COUNTS = {  # measure → name → column
         "detected": ("boxes", ""), "true": ("true_iobb", "0.25"), "truth": ("truth", ""), "hit": ("hit_iobb", "0.25"),
     },
     "top1": {"pairs": ("one", ""), "missing": ("missing", "")},
+    "truth_iou": {"truth": ("truth", ""), "missing": ("truth missing", "")},
     "centre": {"pairs": ("one", ""), "missing": ("missing", "")},
     "rsna": {"images": ("rsna images", "")},
     "false_per_normal": {"normal_images": ("normal images", "")},

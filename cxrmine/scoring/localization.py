@@ -29,7 +29,7 @@ Columns = dict[tuple[str, str], npt.NDArray]  # (what, "T" or "") → P: what ea
 def box_columns(
     judged: Judged, matches: Matches, protocol: Protocol, images: Ints, bounds: Bounds | None = None
 ) -> Columns:
-    """Columns of acc_afp by IoU and by IoBB, iobb, top1, centre and Acc by the truth's size.
+    """Columns of acc_afp by IoU and by IoBB, iobb, top1, truth_iou, centre and Acc by the truth's size.
 
     With bounds, the list of boxes (rank 1 of all images, then rank 2, …) is taken up to the one that would bring AFP
     by IoU above; `images` is AFP's denominator by finding, and used for nothing else.
@@ -64,7 +64,9 @@ def box_columns(
         columns["any", f"{t:g}"][judged.pair[matches.best >= t]] = 1
     columns["any", "mean"] = np.mean([columns["any", f"{t:g}"] for t in BOXACC_THRESHOLDS], axis=0)
     columns["true_iobb", "0.25"] = columns["boxes", ""] - columns["false_iobb", "0.25"]
-    return columns | _first_boxes(judged, matches)
+    columns |= _first_boxes(judged, matches)
+    columns["truth missing", ""] = columns["truth", ""] * columns["missing", ""]
+    return columns
 
 
 def size_third(judged: Judged) -> Ints:
@@ -96,7 +98,10 @@ def _per_pair(judged: Judged, key: str, kind: str, hit: Bools, false: Bools, tak
 
 
 def _first_boxes(judged: Judged, matches: Matches) -> Columns:
-    """Of each pair's first box: its IoU, and whether its centre lies in a truth box. A pair without one counts 0."""
+    """Of each pair's first box: its IoU with the best truth box, the sum of its IoUs with all of them, its centre.
+
+    A pair without a box counts 0.
+    """
     pairs = len(judged.pair_finding)
     first = judged.first
     pair = judged.pair[first]
@@ -107,7 +112,8 @@ def _first_boxes(judged: Judged, matches: Matches) -> Columns:
     rows = np.flatnonzero(is_first[matches.box])
     inside = centre_inside(judged.boxes[matches.box[rows]], judged.truth[matches.truth[rows]])
     centre[judged.pair[matches.box[rows[inside]]]] = 1
-    return {("top1", ""): top1, ("centre", ""): centre, ("missing", ""): missing}
+    with_each = np.bincount(judged.pair[matches.box[rows]], weights=matches.iou[rows], minlength=pairs)
+    return {("top1", ""): top1, ("truth iou", ""): with_each, ("centre", ""): centre, ("missing", ""): missing}
 
 
 def centre_inside(boxes: Floats, truth: Floats) -> Bools:

@@ -13,7 +13,8 @@ from cxrmine.data.datasets import open_dataset
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.report import notes as remarks
 from cxrmine.report import scores as report
-from cxrmine.scoring import areas, leakage, published
+from cxrmine.report.beside import beside, references
+from cxrmine.scoring import areas, leakage, roc
 from cxrmine.scoring.bounds import read_bounds, unbounded
 from cxrmine.scoring.comparison import Differences
 from cxrmine.scoring.controls import IN_SAMPLE, judged_pairs
@@ -55,6 +56,7 @@ class Score:
     controls: bool = True
     run_patients: Path | None = None  # a run's patients.parquet: who it has seen
     strict: bool = False  # a leak is an error
+    roc: bool = False  # of probabilities: their ROC curves too
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class ScoreResult:
     compared: dict[str, Differences] = field(default_factory=dict)
     by_reader: list[report.Row] = field(default_factory=list)
     edges: list[float] = field(default_factory=list)
+    curves: list[roc.Curve] = field(default_factory=list)
 
     def tables(self) -> dict[str, report.Table]:
         """By kind and number: summary, differences:N, readers, findings:N, sizes."""
@@ -92,13 +95,13 @@ def run(config: Score) -> ScoreResult:
         return _of_probabilities(config)
     rules = protocol(config.protocol, config.afp_per, config.order)
     _refuse_useless(config, rules)
-    bounds, references = read_bounds(config.bounds), _references(config, rules)
+    bounds, printed = read_bounds(config.bounds), references(config.against, rules)
     methods = _told_apart(open_methods(config.predictions)) if config.predictions else []
     looked = [*map(_seen, methods), *_seen_on_maps(config, methods)]
     truth = _truth(config, methods, looked)
     notes = [*remarks.of_origin(truth, methods, looked), *truth.notes]
     findings = pc.unique(truth.judged["finding"].cast(pa.string())).to_pylist()
-    beside = _beside(references, findings, rules)
+    theirs = beside(printed, findings, rules)
     if bounds is not None:
         free = unbounded(bounds, findings)
         rules = replace(rules, departs=f"{rules.departs} {remarks.of_bounds(config.bounds, free, rules)}".strip())
@@ -109,7 +112,7 @@ def run(config: Score) -> ScoreResult:
     compared = report.differing(predicted)
     document = report.document(rules, predicted, controls, compared, leak, (config.samples, config.seed))
     document["counts"] |= {"truth_boxes_on_images_not_mined": truth.not_mined}
-    document |= {"references": origins, "bounds": bounds, "against": report.published(references, beside)}
+    document |= {"references": origins, "bounds": bounds, "against": report.published(printed, theirs)}
     notes += remarks.of_controls(controls, origins, len(judged_pairs(truth.judged)), rules)
     notes += [*remarks.of_absent(predicted, rules), *not_known]
     products = bool(methods) and all(m.scan.meta.get("split") == "train" for m in methods)
@@ -121,18 +124,18 @@ def run(config: Score) -> ScoreResult:
     rows = [report.as_maxboxacc2(row) for row in rows] if rules.name == "maxboxacc2" else rows
     rows += _from_maps(config, rules, judge, document, notes)
     notes = [*remarks.of_intervals(rows, rules, config.samples, len(methods)), *notes]
-    notes = document["notes"] = remarks.ordered([*notes, *remarks.of_references(references, beside)])
+    notes = document["notes"] = remarks.ordered([*notes, *remarks.of_references(printed, theirs)])
     hidden = report.rows_of((n, s.figures) for n, s in controls.items() if n == IN_SAMPLE)
     edges = next((scores.edges for scores in (predicted | controls).values()), [])
     of = (hidden, compared, _by_reader(config, judge, document), edges)
-    return ScoreResult(rules, rows + beside, document, notes, *of)
+    return ScoreResult(rules, rows + theirs, document, notes, *of)
 
 
 def _of_probabilities(config: Score) -> ScoreResult:
     """Areas under ROC curves, where the predictions are tables of probabilities and the truth is a dataset's labels."""
     if not config.truth.is_dir():
         raise CxrError(f"{config.truth} has no labels.", "Name the dataset's folder with --truth.")
-    references = _references(config, AUC)
+    printed = references(config.against, AUC)
     index = open_dataset(config.truth)
     groups = grouped(config.predictions)
     names = areas.named([paths[0] for paths in groups])
@@ -146,11 +149,14 @@ def _of_probabilities(config: Score) -> ScoreResult:
     notes += [f"{name}: {areas.told(of['counts'])}." for name, of in areas.by_method(document).items()]
     notes += [*not_known, *leakage.notes(leak, products=False)]
     rows = [report.Row(name, *areas.keyed(of)) for name, of in areas.by_method(document).items()]
-    beside = _beside(references, list(document["auc"]), AUC)
-    rows += beside
-    notes = remarks.ordered([*notes, *remarks.of_references(references, beside)])
-    document |= {"leakage": leak, "against": report.published(references, beside)}
-    return ScoreResult(AUC, rows, document | {"notes": notes}, notes, compared=areas.differing(document))
+    theirs = beside(printed, list(document["auc"]), AUC)
+    rows += theirs
+    curves = roc.curves(methods, index, splits, config.findings or None) if config.roc else []
+    notes += remarks.of_curves(curves)
+    notes = remarks.ordered([*notes, *remarks.of_references(printed, theirs)])
+    document |= {"leakage": leak, "against": report.published(printed, theirs)}
+    of = (document | {"notes": notes}, notes)
+    return ScoreResult(AUC, rows, *of, compared=areas.differing(document), curves=curves)
 
 
 def _has_probabilities(config: Score) -> bool:
@@ -174,6 +180,8 @@ def _has_probabilities(config: Score) -> bool:
 
 def _refuse_useless(config: Score, rules: Protocol) -> None:
     """What is asked for, and would do nothing."""
+    if config.roc:
+        raise UsageError("--roc is of probabilities, and boxes are scored here.", "Leave it out.")
     if config.maps is None and (config.tune or rules.name == "maxboxacc2"):
         what = f"--tune {config.tune}" if config.tune else f"Protocol {rules.name}"
         raise UsageError(f"{what} needs the maps.", "Mine with --maps DIR, and name that folder here with --maps.")
@@ -186,33 +194,6 @@ def _refuse_useless(config: Score, rules: Protocol) -> None:
         )
     if config.by_reader and not config.predictions:
         raise UsageError("--by-reader judges boxes, and none are named.", "Name boxes, or leave it out.")
-
-
-def _references(config: Score, rules: Protocol) -> list[published.Reference]:
-    """Every method of the tables that are asked for, if the protocol's tables have a figure of it."""
-    found: dict[str, published.Reference] = {}
-    for table in config.against:
-        there = [r for r in published.against(table) if report.shows(report.Row(r.name, r.values, {}), rules)]
-        if not there:
-            raise UsageError(
-                f"{table} prints none of the figures that protocol {rules.name} shows.",
-                "Choose the protocol that has its measure, or leave --against out.",
-            )
-        found |= {reference.name: reference for reference in there}
-    return list(found.values())
-
-
-def _beside(references: Sequence[published.Reference], findings: Sequence[str], rules: Protocol) -> list[report.Row]:
-    """The published figures of the judged findings."""
-    rows = [report.published_row(reference, findings) for reference in references]
-    rows = [row for row in rows if report.shows(row, rules)]
-    tables = (dict.fromkeys(one.name.rpartition(", ")[2] for one in some) for some in (references, rows))
-    if without := [*next(tables).keys() - next(tables).keys()]:
-        raise CxrError(
-            f"{without[0]} has none of the findings that are judged: {', '.join(sorted(findings))}.",
-            "Judge others with --finding, or leave --against out.",
-        )
-    return rows
 
 
 def _truth(config: Score, methods: Sequence[Method], looked: Sequence[Seen]) -> Truth:

@@ -10,11 +10,15 @@ All247images/, or Nodule154images/ and NonNodule93images/, or the folder itself
 scr/scratch/fold1/masks/{left lung,right lung,heart,left clavicle,right clavicle}/, and fold2
     JPCLN001.gif … of 1024×1024 pixels (copies as .png are taken too), wherever the folders lie. fold1 has the films of
     odd numbers and fold2 those of even ones. Clavicles are not read, nor are the landmarks beside the masks.
+jpg/, masks/JPCLN001.tif (a newer release of SCR)
+    Not read. Those small films are said to have the outlines of the organs drawn into them, so nothing in a folder
+    `jpg` is taken for a film; and nothing says which organ its one mask a film is of.
 
 The one finding is `Nodule`, by the film's name. There are no boxes: CLNDAT_EN.txt and the newer clinical tables, which
-have a nodule's middle and size, are not read. The split is SCR's, by the fold a film's masks lie in: fold1 is for
-training and fold2 for testing; the publication then changes them round, which is for you to do. Without masks there is
-no official split. A folder that has a table or a COCO list of another name at its top is read as that.
+have a nodule's middle and size, are not read. The split is SCR's, by the fold a film's masks lie in, or by its number
+where they lie in none: fold1 is for training and fold2 for testing. The publication then changes them round, which is
+for you to do. A film without masks has no official split. A folder that has a table or a COCO list of another name at
+its top is read as that.
 """
 
 import re
@@ -30,13 +34,13 @@ from cxrmine.data.words import with_validation
 SHAPE = "JSRT (films JPCLN001.IMG, JPCNN001.IMG and so on, in the folder or in All247images)"
 FILM = re.compile(r"(?:.*/)?(JPC[LN]N\d{3})\.(img|dcm|dicom|png|jpe?g)", re.IGNORECASE)
 MASK = re.compile(r"(?:.*/)?(left[ _-]?lung|right[ _-]?lung|heart)/(JPC[LN]N\d{3})\.(?:gif|png)", re.IGNORECASE)
-NO_FILM = re.compile(r"(^|/)([^/]*masks?|(left|right)[ _-]?(lung|clavicle)|heart|clavicle|lung)s?/", re.IGNORECASE)
+NO_FILM = re.compile(r"(^|/)([^/]*masks?|(left|right)[ _-]?(lung|clavicle)|heart|clavicle|lung|jpg)s?/", re.IGNORECASE)
 FOLD = re.compile(r"(?:^|/)fold[ _-]?([12])/", re.IGNORECASE)
 SPLITS = {"1": "train", "2": "test"}
 INSIDE = re.compile(r"(all247|nodule154|nonnodule93)?images?|scr|scratch", re.IGNORECASE)
-OWN_TABLE = re.compile(r"(?!.*(jsrt|clndat|cnndat|clinical)).+\.(csv|parquet|json)(\.gz)?", re.IGNORECASE)
+OWN_TABLE = re.compile(r"(?!.*(jsrt|clndat|cnndat|clinical)).+\.(csv|parquet)(\.gz)?", re.IGNORECASE)
 ONE_EACH = "patients: as the publication says, each film is of another"
-FOLDERS = 20  # that are looked into before a dataset is taken for another
+FOLDERS = 20  # that are looked into
 
 
 def recognise(tree: Tree) -> str:
@@ -56,8 +60,8 @@ def read(tree: Tree, reading: Reading) -> Raw:
         if match := MASK.fullmatch(path):
             image = match[2].upper()
             found.append((image, re.sub("[ -]?lung", "_lung", match[1].lower().replace("_", "")), path))
-            if fold := FOLD.search(path):
-                folds.setdefault(image, SPLITS[fold[1]])
+            fold = FOLD.search(path)
+            folds.setdefault(image, SPLITS[fold[1] if fold else "1" if int(image[-1]) % 2 else "2"])
     names = sorted(films)
     split, said = with_validation([folds.get(name) for name in names])
     images = {
@@ -77,18 +81,24 @@ def read(tree: Tree, reading: Reading) -> Raw:
     )
 
 
-def _first_film(tree: Tree, inside: bool = False) -> str:
-    """A film's name, looked for in a few folders: those of another dataset may be many."""
-    if film := next((name for name in tree.top if FILM.fullmatch(name)), ""):
+def _first_film(tree: Tree) -> str:
+    """A film's name, looked for in few places: another dataset may have very many files."""
+    if film := _film_at_top(tree):
         return film
-    for name in [name for name in tree.top if "." not in name or (tree.archives and ARCHIVE.fullmatch(name))][:FOLDERS]:
+    folders = [name for name in tree.top if "." not in name or (tree.archives and ARCHIVE.fullmatch(name))]
+    for name in folders[:FOLDERS]:
         known = INSIDE.fullmatch(name.partition(".")[0]) is not None
-        if (known or not (inside or "." in name)) and not NO_FILM.search(f"{name}/") and not tree.has(name):
-            below = tree.under(name)
-            film = _first_film(below, inside=True)
-            if film:
-                return f"{name}/{film}"
+        if NO_FILM.search(f"{name}/") or not tree.is_open(name) or (tree.has(name) and not known):
+            continue
+        below = tree.under(name)
+        if film := _first_film(below) if known else _film_at_top(below):
+            return f"{name}/{film}"
     return ""
+
+
+def _film_at_top(tree: Tree) -> str:
+    folder = str(tree).rpartition("/")[2]
+    return "" if NO_FILM.search(f"{folder}/") else next((name for name in tree.top if FILM.fullmatch(name)), "")
 
 
 def _is_film(path: str) -> bool:

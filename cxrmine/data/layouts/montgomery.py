@@ -12,7 +12,8 @@ ClinicalReadings/
     A text a film, with sex, age and what was seen. Not read: the label is in the film's name.
 
 These folders may lie in MontgomerySet/, also beside other files. The one finding is `Tuberculosis`. Each film counts as
-one patient. There are no boxes and no official split.
+one patient. There are no boxes and no official split. A folder that has a table of another name at its top, or a COCO
+list, is read as that.
 """
 
 import re
@@ -22,17 +23,20 @@ import pyarrow as pa
 from cxrmine.data.assemble import Raw
 from cxrmine.data.organ_files import Found, of_every_film
 from cxrmine.data.reading import Reading
-from cxrmine.data.tree import ARCHIVE, Tree
+from cxrmine.data.tree import Tree
 
 SHAPE = "Montgomery County (a folder CXR_png with films MCUCXR_0001_0.png, or MontgomerySet)"
 FILM = re.compile(r"(?:.*/)?CXR_png/(MCUCXR_\d+_([01]))\.png", re.IGNORECASE)
 MASK = re.compile(r"(?:.*/)?ManualMask/(left|right)Mask/(MCUCXR_\d+_[01])(?:_mask)?\.png", re.IGNORECASE)
 ONE_EACH = "patients: each film counts as one"
+OWN_TABLE = re.compile(r"(?!.*(montgomery|clinical)).+\.(csv|parquet)(\.gz)?", re.IGNORECASE)
 TOP = re.compile(r"CXR_png|MontgomerySet|NLM-MontgomeryCXRSet", re.IGNORECASE)
 
 
 def recognise(tree: Tree) -> str:
-    found = [name for name in tree.top if TOP.fullmatch(name.partition(".")[0]) and _is_open(tree, name)]
+    if any(OWN_TABLE.fullmatch(name) for name in tree.top):
+        return ""
+    found = [name for name in tree.top if TOP.fullmatch(name.partition(".")[0]) and tree.is_open(name)]
     film = next((name for name in tree.names if FILM.fullmatch(name)), "") if found else ""
     return f"{film} is in it" if film else ""
 
@@ -59,7 +63,3 @@ def read(tree: Tree, reading: Reading) -> Raw:
         notes=("labels: the last digit of the films' names", ONE_EACH),
         is_film=lambda path: FILM.fullmatch(path) is not None,
     )
-
-
-def _is_open(tree: Tree, name: str) -> bool:
-    return not tree.has(name) or (tree.archives and ARCHIVE.fullmatch(name) is not None)

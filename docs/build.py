@@ -22,6 +22,7 @@ from cxrmine.config import (
     HierarchicalAttention,
     Mine,
     Network,
+    OrganWeighted,
     Phase,
     Recipe,
     Train,
@@ -34,6 +35,8 @@ HERE = Path(__file__).parent
 AM_TABLES = HERE / "measured" / "am-phantom.json"
 HAM_TABLES = [HERE / "measured" / f"{name}-phantom.json" for name in ("ham-chain", "ham")]
 BEGIN, END = (f"<!-- am tables: {word} -->\n" for word in ("begin", "end"))
+IRNET_TABLES = HERE / "measured" / "irnet-phantom.json"
+IRNET_BEGIN, IRNET_END = (f"<!-- irnet tables: {word} -->\n" for word in ("begin", "end"))
 HAM_BEGIN, HAM_END = (f"<!-- ham tables: {word} -->\n" for word in ("begin", "end"))
 MINUS = " − "  # in the names of rows that are differences
 COMMANDS = ("demo", "phantom", "check", "pack", "train", "predict", "mine", "refine", "score")
@@ -45,6 +48,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "train.phases": Phase,
     "am": AttentionMining,
     "ham": HierarchicalAttention,
+    "irnet": OrganWeighted,
     "boxes": Boxes,
     "mine": Mine,
 }
@@ -93,7 +97,9 @@ def methods() -> str:
     tables = f"\n{am_tables(json.loads(AM_TABLES.read_text()))}\n" if AM_TABLES.is_file() else ""
     page = page[: page.index(BEGIN)] + BEGIN + tables + page[page.index(END) :]
     tables = "".join(f"\n{ham_tables(json.loads(path.read_text()))}\n" for path in HAM_TABLES if path.is_file())
-    return page[: page.index(HAM_BEGIN)] + HAM_BEGIN + tables + page[page.index(HAM_END) :]
+    page = page[: page.index(HAM_BEGIN)] + HAM_BEGIN + tables + page[page.index(HAM_END) :]
+    found = f"\n{irnet_tables(json.loads(IRNET_TABLES.read_text()))}\n" if IRNET_TABLES.is_file() else ""
+    return page[: page.index(IRNET_BEGIN)] + IRNET_BEGIN + found + page[page.index(IRNET_END) :]
 
 
 def am_tables(measured: Mapping[str, Any]) -> str:
@@ -159,6 +165,36 @@ def ham_tables(measured: Mapping[str, Any]) -> str:
         lines.append("fixed box finds any heart. Rows with ham2021 are the paper's, as printed.")
     lines.append(f"`{measured['command']}`; {measured['date']}, {measured['hardware']}, cxrmine {measured['version']}.")
     return "\n".join(lines) + "\n"
+
+
+def irnet_tables(measured: Mapping[str, Any]) -> str:
+    """Tables 2 and 3 of Fang et al. 2021, the ablation and the prior, from the JSON of examples/irnet_tables.py."""
+    lines = [line for name in measured["tables"] for line in _irnet_table(measured, name)]
+    if (seeds := len(measured["seeds"])) > 1:
+        lines.append(f"Mean over {seeds} seeds ± half of its 95 % t-interval; differences are taken seed by seed.")
+    lines.append("The second mean leaves out Cardiomegaly: a fixed box finds any heart. False boxes per normal image:")
+    lines.append("of all findings together, of the pairs above the run's thresholds.")
+    lines.append(f"`{measured['command']}`; {measured['date']}, {measured['hardware']}, cxrmine {measured['version']}.")
+    return "\n".join(lines) + "\n"
+
+
+def _irnet_table(measured: Mapping[str, Any], name: str) -> list[str]:
+    """One figure: a column a finding. Several: a column each, of the means."""
+    of, trees = measured["tables"][name], _trees(measured, name)
+    rows = [*trees[0], *measured["paper"].get(name, ())]
+    if len(of["cell"]) == 1:
+        found = dict.fromkeys(column for tree in trees for row in of["rows"] for column in tree[row])
+        header = sorted(found, key=lambda column: (column.startswith(MEAN), column))
+        places = [(column, of["cell"][0], column) for column in header]
+    else:
+        without = next(column for column in trees[0][rows[0]] if column.startswith(f"{MEAN} without"))
+        places = [(MEAN, figure, figure.replace("acc", "Acc").replace("afp", "AFP")) for figure in of["cell"]]
+        places += [(without, "acc 0.3", f"Acc 0.3, {without.removeprefix(MEAN).strip()}")]
+    body = [[row, *(_cell(measured, name, row, column, figure) for column, figure, _ in places)] for row in rows]
+    header = ["", *(title for *_, title in places)]
+    lines = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *body)]
+    title = f"Table {name}" if name.isdigit() else {"ablation": "The ablation", "prior": "The prior"}[name]
+    return [f"**{title}.** {of['says']}", "", *lines, ""]
 
 
 def _ham_table(measured: Mapping[str, Any], name: str) -> list[str]:

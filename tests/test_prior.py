@@ -146,6 +146,14 @@ def test_what_of_a_box_lies_beyond_the_film_does_not_count() -> None:
     np.testing.assert_allclose(outside(mask, boxes, 4), [0.5, 0, 1, 1], atol=1e-6)
 
 
+def test_a_box_inside_has_nothing_outside_by_rounding() -> None:
+    mask = np.ones((96, 96), bool)
+    edges = np.linspace(0.1, 62.9, 23)
+    boxes = np.array([[x, y, x + 1.3, y + 29.7] for x in edges for y in edges / 2])
+    assert (covered(mask, boxes, 64) != 1).any()
+    assert not outside(mask, boxes, 64).any()
+
+
 def test_no_box_has_no_share() -> None:
     assert outside(np.ones((4, 4), bool), np.empty((0, 4)), 4).shape == (0,)
 

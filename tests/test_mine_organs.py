@@ -32,7 +32,7 @@ from cxrmine.stages.mine import Mine, MineResult, run, summary
 from cxrmine.tables import COORDINATES
 from tests.organ_runs import BESIDE, CELLS, RECTANGLES, SIDE, organs_run
 from tests.test_cli import cxrmine, refused
-from tests.test_mine_rounds import TINY_AM
+from tests.test_mine_rounds import TINY_AM, contents, torchrun
 
 FILM, STRIDE = 96, 8
 MARK, DROP = "mine.organ_way=mark", "mine.organ_way=drop"
@@ -373,6 +373,17 @@ def test_shards_read_together_are_the_whole(base: Base, tmp_path: Path) -> None:
     shards = [pq.ParquetFile(path).read() for path in sorted((tmp_path / "shards").glob("b-*of-00003.parquet"))]
     outside = np.concatenate([shard["outside"].to_numpy() for shard in shards])
     np.testing.assert_array_equal(outside, pq.ParquetFile(whole).read()["outside"].to_numpy())
+
+
+def test_two_processes_write_the_bytes_of_one_and_count_the_same(base: Base, tmp_path: Path) -> None:
+    one, two = tmp_path / "one" / "b.parquet", tmp_path / "two" / "b.parquet"
+    result = base.mine(one, DROP, batch_size=11)
+    words = ["mine", "--run", base.trained, "--data", base.dataset, "--split", "boxed", "--device", "cpu"]
+    words += ["--workers", 1, "--batch-size", 11, "--organs", base.organs, "--set", DROP, "--out", two]
+    done = torchrun("-m", "--", "cxrmine", *words)
+    assert done.returncode == 0, done.stderr
+    assert contents(one.parent) == contents(two.parent)
+    assert done.stdout == summary(base.config(two), replace(result, out=two)) + "\n"
 
 
 def test_threads_and_the_batch_size_change_nothing(base: Base, tables: Tables, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def speed(folder: Path, options: argparse.Namespace) -> None:
     opened, size = open_run(folder / "run"), options.batch_size
     config = Mine(opened.folder.path, data, out, "all", device=options.device, batch_size=size, workers=options.workers)
     start = time.perf_counter()
-    miner = Miner(config, opened.recipe, opened, index, len(index), Team(options.device))
+    miner = Miner(config, opened.recipe, opened, None, index, len(index), Team(options.device))
     say(f"loading {options.rounds} networks: {time.perf_counter() - start:.1f} s")
     groups = inference_groups(len(index), size)
     films = [batch.images for batch in batches(index, opened.recipe.data, groups, threads(options.workers))]

@@ -382,9 +382,8 @@ def test_padding_sets_no_scale_and_takes_no_box(dataset: Path, trained: Path, tm
     opened = open_run(trained)
     recipe = opened.recipe.model_copy(update={"data": opened.recipe.data.model_copy(update={"fit": "pad"})})
     index = open_dataset(dataset).select("boxed")
-    miner = Miner(
-        Mine(trained, dataset, tmp_path / "b.parquet", device="cpu"), recipe, opened, index, len(index), Team("cpu")
-    )
+    config = Mine(trained, dataset, tmp_path / "b.parquet", device="cpu")
+    miner = Miner(config, recipe, opened, None, index, len(index), Team("cpu"))
     geometry = fit_geometry(96, 48, 64, "pad")  # the film is rows 16 to 47 of the input: cells 2 to 5 of 8
     assert geometry.film() == (slice(16, 48), slice(0, 64))
     map_ = np.zeros((8, 8), np.float32)

@@ -1,7 +1,7 @@
 """Where a finding can be: maps gated by organs, and the share of a box that lies outside them.
 
-The mask of a finding is the union of its organs, grown by a margin. A film on which none of them was outlined has no
-prior: its maps stay as they are, and nothing is said of its boxes.
+The mask of a finding is the union of its organs, grown by a margin. Where none of them was outlined a finding has no
+prior: its map stays as it is, and nothing is said of its boxes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from cxrmine.config import Mine
 from cxrmine.data.cells import covered, windows
 from cxrmine.data.organs import ORGANS
-from cxrmine.errors import CxrError
+from cxrmine.errors import UsageError
 
 LUNGS = ("left_lung", "right_lung")
 COVERED = 0.5  # of a cell: less than that, and it lies outside
+ROUNDING = 1e-3  # pixels: 0.29 × 100 is a reach of 29
 
 Mask = NDArray[np.bool_]
 
@@ -35,11 +36,11 @@ class Prior:
         found: Mask = np.any(outlines[[self.organs.index(organ) for organ in self.of[finding]]], axis=0)
         if not found.any():
             return None
-        reach = round(self.margins[finding] * found.shape[0])
-        if not reach:
+        reach = self.margins[finding] * found.shape[0] + ROUNDING
+        if reach < 1:
             return found
-        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-        return cv2.dilate(found.astype(np.uint8), disc).astype(bool)
+        away = cv2.distanceTransform((~found).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        return np.asarray(away <= reach)
 
 
 def make_prior(mine: Mine, findings: Sequence[str], outlined: Sequence[str]) -> Prior:
@@ -50,9 +51,9 @@ def make_prior(mine: Mine, findings: Sequence[str], outlined: Sequence[str]) -> 
         wanted = {organ for name in names for organ in (LUNGS if name == "lungs" else (name,))}
         missing = sorted(wanted - set(outlined)) if finding in mine.organs_of else []
         if missing:
-            raise CxrError(
+            raise UsageError(
                 f"mine.organs_of.{finding} names {', '.join(missing)}, which these organs are not.",
-                f"The run outlines {', '.join(outlined)}.",
+                f"The run outlines {', '.join(outlined)}: name some of these, or another run with --organs.",
             )
         of[finding] = tuple(organ for organ in outlined if organ in wanted)
     margins = {finding: mine.margin_of.get(finding, mine.margin) for finding in findings}
@@ -68,4 +69,4 @@ def gated(raw: NDArray[np.float32], mask: Mask, size: int, stride: float, offset
 
 def outside(mask: Mask, boxes: NDArray[np.floating], size: int) -> NDArray[np.float32]:
     """The share of each box n×4, in input pixels, that lies outside the mask."""
-    return np.clip(1 - covered(mask, boxes, size), 0, 1)
+    return np.clip(1 - covered(mask, boxes, size), 0, 1).round(6)  # a box inside has no part outside by rounding

@@ -12,7 +12,7 @@ def parts(starts: NDArray[np.floating], ends: NDArray[np.floating], pixels: int,
     Rows add up to 1. What of an interval lies beyond the input does not count; where all of it does, the row is 0.
     """
     edges = np.arange(pixels + 1) * (size / pixels)
-    starts, ends = (np.clip(np.asarray(side, float), 0, size)[:, None] for side in (starts, ends))
+    starts, ends = (np.asarray(side, float)[:, None] for side in (starts, ends))
     inside = np.maximum(np.minimum(ends, edges[1:]) - np.maximum(starts, edges[:-1]), 0)
     whole = inside.sum(axis=1, keepdims=True)
     return (inside / np.where(whole > 0, whole, 1)).astype(np.float32)

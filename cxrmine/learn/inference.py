@@ -47,11 +47,11 @@ def infer(
 def forward(objective: Maps, images: Tensor, batch_size: int, world: Accelerator) -> tuple[Tensor, Tensor]:
     """At most a batch of films → logits and maps, on the device."""
     with torch.inference_mode(), world.autocast():
-        logits, maps = objective.infer(_filled(images, batch_size).to(world.device))
+        logits, maps = objective.infer(filled(images, batch_size).to(world.device))
     return logits[: len(images)], maps[: len(images)]
 
 
-def _filled(images: Tensor, batch_size: int) -> Tensor:
+def filled(images: Tensor, batch_size: int) -> Tensor:
     """Always the same shape, so always the same kernels: an image's map does not depend on its company or its shard."""
     if len(images) == batch_size:
         return images

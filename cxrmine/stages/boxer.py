@@ -31,7 +31,7 @@ class Mined:
     maps: list[tuple[np.ndarray, dict[str, Any]]] = field(default_factory=list)
     rounds: list[np.ndarray] = field(default_factory=list)  # of each pair T×2: share of cells erased, boxes added
     outside: int = 0  # boxes that went because they lie outside the organs
-    without_organs: bool = False
+    without_organs: int = 0  # pairs of which no organ was outlined
 
 
 class Boxer:
@@ -66,11 +66,14 @@ class Boxer:
     ) -> Mined:
         """`maps`: of each round's weights and each finding, T×C×h×w; 1×C×h×w where every round has the same.
         `outlines`: of the prior's organs, O×s×s."""
-        mined = Mined(without_organs=outlines is not None and not outlines.any())
+        mined = Mined()
         who = self._named(row)
         for c in self._pairs(row, probabilities):
             pair = {**who, "finding": self.findings[c], "probability": float(probabilities[c])}
-            mask = self.prior.mask(outlines, pair["finding"]) if self.prior and outlines is not None else None
+            mask = None
+            if self.prior and outlines is not None:
+                mask = self.prior.mask(outlines, pair["finding"])
+                mined.without_organs += mask is None
             boxes = self.pair(maps[:, c], pair, geometry, mined, mask)
             label = None if self.labels[row, c] == UNMENTIONED else int(self.labels[row, c])
             size = {"width": geometry.width, "height": geometry.height}

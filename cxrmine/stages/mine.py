@@ -15,6 +15,7 @@ from cxrmine.boxes.table import images_path, read_meta
 from cxrmine.config import Recipe
 from cxrmine.data.datasets import open_dataset
 from cxrmine.data.index import Index
+from cxrmine.data.organs import ORGANS
 from cxrmine.errors import CxrError, UsageError, did_you_mean
 from cxrmine.files import check_writable, sha256
 from cxrmine.learn.team import Team
@@ -60,7 +61,7 @@ class MineResult:
     without_box: int = 0
     unreadable: int = 0
     outside: int = 0  # boxes that were dropped because they lie outside the organs
-    without_organs: int = 0  # images on which no organ was outlined
+    without_organs: int = 0  # pairs of which no organ was outlined
     rounds: tuple[Round, ...] = ()  # where there is more than one
     not_there: tuple[str, ...] = ()  # findings that no image of the whole split has; with findings = labelled
 
@@ -120,7 +121,7 @@ def summary(config: Mine, result: MineResult) -> str:
     if result.outside:
         lines.append(f"{result.outside} more boxes lie outside the organs and were dropped.")
     if result.without_organs:
-        lines.append(f"No organ was outlined in {result.without_organs} images: their boxes are as without --organs.")
+        lines.append(f"No organ of {result.without_organs} pairs was outlined: their boxes are as without --organs.")
     if result.not_there:
         lines.append(f"No image of the split has {', '.join(result.not_there)}.")
     return "\n".join(lines)
@@ -175,20 +176,33 @@ def _recipe(config: Mine, trained: Recipe) -> Recipe:
 def _organs(config: Mine, recipe: Recipe) -> Run | None:
     """The run that outlines organs."""
     if config.organs is None:
-        changed = [override for override in config.overrides if override.partition("=")[0].strip() in ORGAN_KEYS]
-        if changed:
-            raise UsageError(f"--set {changed[0]} does nothing without organs.", "Name their run with --organs.")
+        if idle := _set(config, ORGAN_KEYS):
+            raise UsageError(f"--set {idle} does nothing without organs.", "Name their run with --organs.")
         return None
+    if recipe.mine.organ_way != "drop" and (idle := _set(config, ("mine.outside",))):
+        raise UsageError(f"--set {idle} does nothing here.", "It is for --set mine.organ_way=drop.")
+    cure = "Name a run of the recipe organs; one is trained by cxrmine train --recipe organs."
+    if not config.organs.is_dir():
+        raise UsageError(f"--organs {config.organs} is no run.", cure)
     opened = open_run(config.organs)
     if opened.recipe.method != "organs":
-        raise CxrError(
-            f"The run in {config.organs} is of method {opened.recipe.method}, and outlines no organs.",
-            "Train one: cxrmine train --recipe organs.",
+        raise UsageError(
+            f"The run in {config.organs} is of method {opened.recipe.method}, and outlines no organs.", cure
         )
+    outlined = opened.recipe.data.findings
+    make_prior(recipe.mine, recipe.data.findings, outlined)
     if opened.recipe.data.fit != recipe.data.fit:
         console.log(f"CAREFUL: organs were learned on films with data.fit = {opened.recipe.data.fit}.")
-    make_prior(recipe.mine, recipe.data.findings, opened.recipe.data.findings)
+    unknown = [organ for organ in ORGANS if organ not in outlined]
+    if unknown and set(recipe.data.findings) - set(recipe.mine.organs_of):
+        console.log(f"CAREFUL: {config.organs} outlines no {', '.join(unknown)}: what lies there counts as outside.")
     return opened
+
+
+def _set(config: Mine, keys: tuple[str, ...]) -> str:
+    """The first --set of one of these keys, or of an item of one."""
+    named = [(override, override.partition("=")[0].strip()) for override in config.overrides]
+    return next((override for override, key in named if key.startswith(keys)), "")
 
 
 def replayed_rounds(recipe: Recipe, trained: Recipe) -> int:

@@ -22,7 +22,7 @@ from cxrmine.cores import threads
 from cxrmine.data.index import Index
 from cxrmine.errors import CxrError
 from cxrmine.learn import parallel
-from cxrmine.learn.inference import infer
+from cxrmine.learn.inference import filled, infer
 from cxrmine.learn.loader import Batch
 from cxrmine.learn.organs import outlined
 from cxrmine.learn.team import Team
@@ -151,8 +151,9 @@ class Miner:
         """Of each film O×s×s, or None without organs."""
         if not self.organs or not len(batch.rows):
             return [None] * len(batch.rows)
-        masks = outlined(self.organs.net, batch.images.to(self.world.device), self.organs.recipe.data.size)
-        return list(masks.cpu().numpy())
+        films = filled(batch.images, self.config.batch_size).to(self.world.device)
+        masks = outlined(self.organs.net, films, self.organs.recipe.data.size)
+        return list(masks[: len(batch.rows)].cpu().numpy())
 
 
 def _source(recipe: Recipe, replayed: int, trained: int) -> str:

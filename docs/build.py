@@ -22,6 +22,7 @@ from cxrmine.config import (
     HierarchicalAttention,
     Mine,
     Network,
+    OrganWeighted,
     Phase,
     Recipe,
     Train,
@@ -45,6 +46,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "train.phases": Phase,
     "am": AttentionMining,
     "ham": HierarchicalAttention,
+    "irnet": OrganWeighted,
     "boxes": Boxes,
     "mine": Mine,
 }

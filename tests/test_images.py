@@ -394,7 +394,7 @@ def test_crop_cuts_whole_pixels_off_each_side(size: int, whole: int) -> None:
     pixels, geometry = prepare(film, size, "crop")
     assert (pixels == stretched[beyond:-beyond, beyond:-beyond]).all()
     assert (geometry.offset_x, geometry.offset_y) == (-beyond, -beyond)
-    assert [needed(size, fit) for fit in ("stretch", "pad")] == [size] * 2  # type: ignore[arg-type]
+    assert [needed(size, fit) for fit in ("stretch", "pad")] == [size] * 2
 
 
 @given(

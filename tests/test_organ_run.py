@@ -1,4 +1,4 @@
-"""Runs that outline organs, and runs that need one: folders, going on after a kill, what is refused, and being moved."""
+"""Runs that outline organs, and runs that need one: going on after a kill, what is refused, and being moved."""
 
 import json
 import shutil
@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -19,9 +18,9 @@ from cxrmine.config import Phase
 from cxrmine.data.datasets import open_dataset
 from cxrmine.data.images import fit_geometry
 from cxrmine.data.index import UNMENTIONED
-from cxrmine.data.organs import with_masks
+from cxrmine.data.organs import read_mask, with_masks
 from cxrmine.data.outlines import Outlines
-from cxrmine.errors import CxrError
+from cxrmine.errors import CxrError, UsageError
 from cxrmine.files import sha256
 from cxrmine.learn.loader import batches
 from cxrmine.learn.loop import Loop
@@ -33,6 +32,8 @@ from cxrmine.stages.mine import Mine
 from cxrmine.stages.mine import run as mine
 from cxrmine.stages.predict import Predict
 from cxrmine.stages.predict import run as predict
+from cxrmine.stages.refine import Refine
+from cxrmine.stages.refine import run as refine
 from cxrmine.stages.train import Train, TrainResult, run, with_organs
 from tests.conftest import TINY
 from tests.test_cli import cxrmine, refused
@@ -40,7 +41,7 @@ from tests.test_cli import cxrmine, refused
 ORGANS = ("heart", "left_lung", "right_lung")
 TINY_ORGANS = (
     "data.size=32",
-    "network.channels=[4, 4, 8, 8]",
+    "network.channels=[8, 8, 8, 8]",
     "train.batch_size=16",
     "train.save_every=3",
     "train.phases.0.epochs=6",
@@ -117,9 +118,9 @@ def test_it_is_measured_by_dice_and_iou_of_each_organ(place: Path) -> None:
     assert last["macro_dice"] == pytest.approx(np.mean(list(overlaps.values())))
     for organ in ORGANS:
         assert 0 < shared[organ] < overlaps[organ] < 1
-    assert max(overlaps.values()) > 0.6, "or nothing is outlined, and later tests say nothing"
+    assert min(overlaps.values()) > 0.5, "all of the film would be 2 a / (a + 1), with a the organ's share: below 0.3"
     first = json.loads((place / "organs" / "metrics.jsonl").read_text().splitlines()[0])
-    assert last["val_loss"] < first["val_loss"]  # type: ignore[operator]
+    assert last["val_loss"] < first["val_loss"]
 
 
 def test_what_training_says_is_in_the_table_and_what_comes_next(dataset: Path, place: Path) -> None:
@@ -150,7 +151,8 @@ def test_killed_in_the_middle_it_ends_with_the_same_weights(
 
 
 def test_two_processes_train_and_leave_the_same_kind_of_folder(dataset: Path, place: Path, tmp_path: Path) -> None:
-    folder, sets = tmp_path / "two", [word for override in TINY_ORGANS for word in ("--set", override)]
+    overrides = (*TINY_ORGANS, "train.phases.0.epochs=2")
+    folder, sets = tmp_path / "two", [word for override in overrides for word in ("--set", override)]
     words = ["train", "--data", dataset, "--recipe", "demo-organs", "--run", folder, *sets, "--device", "cpu"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "--", "cxrmine"]
     command = [*torchrun, *map(str, words), "--workers", "1"]
@@ -159,20 +161,21 @@ def test_two_processes_train_and_leave_the_same_kind_of_folder(dataset: Path, pl
     assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in (place / "organs").iterdir())
     together, alone = measured(folder), measured(place / "organs")
     assert together.keys() == alone.keys()
-    assert together["val_loss"] == pytest.approx(alone["val_loss"], abs=0.2)  # batch norm sees half a batch each
+    assert isinstance(together["dice"], dict)
+    assert all(0 < overlap < 1 for overlap in together["dice"].values())
 
 
 def test_masks_lie_where_their_film_lies_in_the_input(dataset: Path) -> None:
     index = with_masks(open_dataset(dataset))
-    stored = cv2.imread(str(dataset / "organs" / "heart" / f"{Path(index.table['image_id'][3].as_py()).stem}.png"), 0)
+    stored = read_mask(dataset / "organs" / "heart" / f"{Path(index.table['image_id'][3].as_py()).stem}.png")
     wanted = index.findings.index("heart")
-    plain, cropped = (fit_geometry(96, 96, size, fit) for size, fit in ((96, "stretch"), (84, "crop")))
-    assert np.array_equal(Outlines(index, 96).of([3], [plain])[0, wanted], stored > 0)
-    assert np.array_equal(Outlines(index, 84).of([3], [cropped])[0, wanted], stored[6:90, 6:90] > 0)
+    plain, cropped = fit_geometry(96, 96, 96, "stretch"), fit_geometry(96, 96, 84, "crop")
+    assert np.array_equal(Outlines(index, 96).of([3], [plain])[0, wanted], stored)
+    assert np.array_equal(Outlines(index, 84).of([3], [cropped])[0, wanted], stored[6:90, 6:90])
     outlines = Outlines(index, 96)
     once, again = (outlines.of([5, 3], [plain] * 2) for _ in range(2))
     assert np.array_equal(once, again)
-    assert np.array_equal(once[1, wanted], stored > 0)
+    assert np.array_equal(once[1, wanted], stored)
 
 
 def test_a_mask_that_cannot_be_read_is_named(dataset: Path, tmp_path: Path) -> None:
@@ -195,7 +198,7 @@ def test_a_dataset_without_masks_or_a_pack_teaches_no_organs(dataset: Path, tmp_
 
 @pytest.fixture(scope="module")
 def montgomery(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same films in the form of the Montgomery County set, which has no masks of the heart; one has no left lung."""
+    """The same films in the form of the Montgomery County set, without a heart; one has no left lung."""
     root = tmp_path_factory.mktemp("montgomery") / "d"
     (root / "CXR_png").mkdir(parents=True)
     for number, film in enumerate(sorted((dataset / "images").iterdir()), start=1):
@@ -239,13 +242,13 @@ def test_mining_a_run_that_outlines_organs_is_refused(
 
 
 def test_predicting_and_refining_with_it_are_refused(dataset: Path, place: Path, tmp_path: Path) -> None:
-    words = ("--data", dataset, "--out", tmp_path / "b.parquet")
-    done = cxrmine("predict", "--run", place / "organs", *words)
+    out, boxes = tmp_path / "b.parquet", dataset / "truth.parquet"
+    done = cxrmine("predict", "--run", place / "organs", "--data", dataset, "--out", out)
     refused(done, 1, "outlines organs, and knows no findings", "Name another with --run")
-    for recipe in ("demo-organs", place / "organs" / "recipe.toml", "demo-irnet"):
-        done = cxrmine("refine", dataset / "truth.parquet", *words, "--recipe", recipe, "--run", tmp_path / "refine")
-        refused(done, 2, "which does not learn from boxes", "Take the recipe ham")
-    assert list(tmp_path.iterdir()) == []
+    for recipe in ("demo-organs", str(place / "organs" / "recipe.toml"), "demo-irnet"):
+        with pytest.raises(UsageError, match=r"which does not learn from boxes\. Take the recipe ham"):
+            refine(Refine(boxes, dataset, tmp_path / "refine", out, recipe, device="cpu"))
+    assert not out.exists()
 
 
 def test_no_run_of_findings_begins_with_it(dataset: Path, place: Path, tmp_path: Path) -> None:
@@ -259,7 +262,7 @@ def test_no_run_of_findings_begins_with_it(dataset: Path, place: Path, tmp_path:
 def test_what_it_needs_to_know_of_the_organs_is_in_its_own_folder(place: Path) -> None:
     recipe = open_run(place / "irnet").recipe.irnet
     assert recipe is not None
-    assert (recipe.organs, recipe.organ_size, recipe.organ_channels) == ("../organs", 32, (4, 4, 8, 8))
+    assert (recipe.organs, recipe.organ_size, recipe.organ_channels) == ("../organs", 32, (8, 8, 8, 8))
     assert recipe.organ_names == open_run(place / "organs").recipe.data.findings
     assert organs_sha256(RunFolder(place / "irnet")) == sha256(place / "organs" / "model.safetensors")
 
@@ -329,16 +332,15 @@ def test_maps_are_zero_outside_the_organs(dataset: Path, place: Path) -> None:
 
 
 def test_organs_that_are_no_run_of_organs_are_refused(dataset: Path, trained: Path, tmp_path: Path) -> None:
-    sets = [word for override in TINY for word in ("--set", override)]
-    words = ("train", "--data", dataset, "--recipe", "demo-irnet", "--run", tmp_path / "run", *sets)
-    for organs, parts in (
-        ("nowhere", ("irnet.organs: there is no run in nowhere", "cxrmine train --recipe organs", "irnet.gate=false")),
-        (trained, (f"irnet.organs = {trained} is a run of method cam, which outlines no organs", "--recipe organs")),
-        (dataset, ("is not a run: it has no recipe.toml",)),
+    done = cxrmine("train", "--data", dataset, "--recipe", "demo-irnet", "--run", tmp_path / "run", cwd=tmp_path)
+    refused(done, 1, "irnet.organs: there is no run in runs/demo-organs", "--recipe organs", "irnet.gate=false")
+    for organs, said in (
+        (tmp_path / "nowhere", r"irnet\.organs: there is no run in \S+nowhere\. Train one"),
+        (trained, r"irnet\.organs = \S+tiny is a run of method cam, which outlines no organs\. Train one"),
+        (dataset, r"is not a run: it has no recipe\.toml"),
     ):
-        done = cxrmine(*words, "--set", f"irnet.organs={organs}", cwd=tmp_path)
-        refused(done, 1, *parts)
-    refused(cxrmine(*words, cwd=tmp_path), 1, "irnet.organs: there is no run in runs/demo-organs")
+        with pytest.raises(CxrError, match=said):
+            finder(dataset, tmp_path / "run", organs)
     assert list(tmp_path.iterdir()) == []
 
 

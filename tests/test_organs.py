@@ -98,7 +98,7 @@ def test_a_batch_without_a_mask_teaches_nothing_and_is_finite() -> None:
 
 @pytest.mark.parametrize("size", [8, 32, 36, 37, 63, 100])
 def test_outlines_have_the_size_of_the_film(size: int) -> None:
-    """Also where it does not halve three times: what is drawn up is brought to the size that it left on the way down."""
+    """Also where it does not halve three times: on the way up, features take the size they had on the way down."""
     logits = net().eval()(torch.zeros(2, 1, size, size, dtype=torch.uint8))
     assert logits.shape == (2, 3, size, size)
 
@@ -194,7 +194,7 @@ def test_films_of_another_size_are_outlined_at_the_size_that_was_learned() -> No
 
 
 def test_a_large_film_is_averaged_and_not_sampled() -> None:
-    """Every fourth of 32 columns is white, so the mean is 64; samples between the columns 3 and 4, 11 and 12, … are 127."""
+    """Every fourth of 32 columns is white: the mean is 64, and 127 between the columns 3 and 4, 11 and 12, …"""
     films = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
     films[..., ::4] = 255
     assert not outlined(Bright(), films, 4).any()  # type: ignore[arg-type]

@@ -88,7 +88,7 @@ def draw(lesson: Lesson, frame: Geometry, mask: Masks) -> None:
             "Give boxes in pixels of the film as stored.",
         )
     placed = frame.to_input(lesson.boxes)
-    shown = ((placed[:, :2] < frame.size) & (placed[:, 2:] > 0)).all(axis=1)
+    shown = np.all((placed[:, :2] < frame.size) & (placed[:, 2:] > 0), axis=1).tolist()
     edges = middles(placed).clip(0)
     for (left, top, right, bottom), there, region in zip(edges, shown, lesson.regions, strict=True):
         if region is None and there:

@@ -108,6 +108,11 @@ def boxes_sha256(folder: RunFolder) -> str:
     return str(_provenance(folder).get("boxes", ""))
 
 
+def organs_sha256(folder: RunFolder) -> str:
+    """Of the weights that outline organs for this run; empty where none do."""
+    return str(_provenance(folder).get("organs", ""))
+
+
 def strangers(folder: RunFolder) -> bool:
     """Whether a network that it descends from may have seen patients who are not in its table of patients."""
     return bool(_provenance(folder).get("strangers", False))
@@ -140,6 +145,17 @@ def open_run(path: Path) -> Run:
     if not folder.finished:
         raise CxrError(f"The run in {path} is not finished.", f"Go on with it: cxrmine train --run {path}.")
     return Run(folder, recipe, dataset, sha256(folder.weights), read_thresholds(folder.thresholds, recipe))
+
+
+def open_finder(path: Path) -> Run:
+    """The same of a run that knows findings."""
+    run = open_run(path)
+    if run.recipe.method == "organs":
+        raise CxrError(
+            f"The run in {path} outlines organs, and knows no findings.",
+            f"Name another with --run; this one goes with cxrmine mine --organs {path}.",
+        )
+    return run
 
 
 def read_thresholds(path: Path, recipe: Recipe) -> dict[str, float]:

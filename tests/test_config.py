@@ -23,6 +23,13 @@ def test_every_shipped_recipe_loads_and_survives_being_written(name: str) -> Non
     assert validate_recipe(parse_toml(to_toml(recipe), name), name) == recipe
 
 
+def test_the_recipes_of_organs_are_shipped() -> None:
+    assert {"organs", "demo-organs", "irnet", "demo-irnet"} <= set(builtin_recipes())
+    whole = load_recipe("irnet")
+    assert whole.irnet is not None
+    assert (whole.data.size, whole.data.fit, whole.irnet.organs) == (224, "crop", "runs/organs")
+
+
 def test_a_misspelt_key_names_the_nearest() -> None:
     with pytest.raises(CxrError, match=r"no key train\.batchsize\. Did you mean batch_size\?"):
         load_recipe("cam", ["train.batchsize=4"])

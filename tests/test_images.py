@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrmine.data.encoded import jpeg_size, png_size
-from cxrmine.data.images import Unreadable, decode_image, fit_geometry, image_size, prepare, read_image
+from cxrmine.data.images import Unreadable, decode_image, fit_geometry, image_size, needed, prepare, read_image
+from cxrmine.data.organs import fitted_mask
 
 FILMS = Path(__file__).parents[2] / "shared" / "data" / "images"
 needs_real_films = pytest.mark.skipif(not FILMS.is_dir(), reason="the published NIH films are not on this machine")
@@ -254,14 +255,15 @@ def painted_edges(pixels: np.ndarray) -> list[float]:
     return [edges[0][0], edges[1][0], edges[0][1], edges[1][1]]
 
 
-@pytest.mark.parametrize("fit", ["stretch", "pad"])
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
 @pytest.mark.parametrize(("width", "height"), [(1200, 800), (700, 1000), (1024, 1024), (517, 2000), (512, 512)])
 def test_a_box_covers_the_same_pixels_after_resizing(width: int, height: int, fit: str) -> None:
     film = np.zeros((height, width), np.uint8)
     box = np.array([[101, 203, 341, 407]])
     film[203:407, 101:341] = 255
-    pixels, geometry = prepare(film, 512, fit)  # type: ignore[arg-type]
-    assert pixels.shape == (512, 512)
+    size = 448 if fit == "crop" else 512  # out of 512
+    pixels, geometry = prepare(film, size, fit)  # type: ignore[arg-type]
+    assert pixels.shape == (size, size)
     assert pixels.dtype == np.uint8
     painted = np.array([painted_edges(pixels)])
     assert np.abs(geometry.to_input(box) - painted).max() < 0.02
@@ -272,7 +274,7 @@ def test_a_box_covers_the_same_pixels_after_resizing(width: int, height: int, fi
         assert np.abs(geometry.to_input(wrong) - painted).max() > 0.2
 
 
-@pytest.mark.parametrize("fit", ["stretch", "pad"])
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
 def test_a_box_covers_the_same_pixels_after_growing(fit: str) -> None:
     film = np.zeros((100, 160), np.uint8)
     film[30:70, 40:90] = 255
@@ -347,3 +349,81 @@ def test_there_and_back(width: int, height: int, size: int, fit: str, share: tup
 def test_the_whole_film_fills_what_the_geometry_says(width: int, height: int, fit: str) -> None:
     pixels, geometry = prepare(np.full((height, width), 255, np.uint8), 64, fit)  # type: ignore[arg-type]
     assert painted_edges(pixels) == geometry.to_input(np.array([[0, 0, width, height]]))[0].round(9).tolist()
+
+
+# --- the middle of a film
+
+
+def test_crop_shows_the_middle_224_of_256_pixels() -> None:
+    film = noise(256)
+    pixels, geometry = prepare(film, 224, "crop")
+    assert (pixels == film[16:240, 16:240]).all()
+    assert pixels.flags.c_contiguous
+    boxes = np.array([[16, 16, 240, 240], [0, 0, 256, 256], [100, 20, 110, 250]])
+    placed = np.array([[0, 0, 224, 224], [-16, -16, 240, 240], [84, 4, 94, 234]])
+    assert (geometry.to_input(boxes) == placed).all()
+    assert (geometry.to_original(placed) == boxes).all()
+    assert geometry.film() == (slice(0, 224), slice(0, 224))
+
+
+def test_crop_of_a_film_that_is_not_square_by_hand() -> None:
+    """1024 × 512: quarters across, halves down. Seen are its columns 64 to 960 and rows 32 to 480."""
+    film = np.full((512, 1024), 255, np.uint8)
+    film[32:480, 64:960] = 0
+    pixels, geometry = prepare(film, 224, "crop")
+    assert not pixels.any(), "what lies outside is cut off"
+    assert (geometry.scale_x, geometry.scale_y, geometry.offset_x, geometry.offset_y) == (1 / 4, 1 / 2, -16, -16)
+    assert geometry.to_input(np.array([[64, 32, 960, 480], [400, 100, 600, 300]])).tolist() == [
+        [0, 0, 224, 224],
+        [84, 34, 134, 134],
+    ]
+    assert geometry.to_original(np.array([[0, 0, 224, 224]])).tolist() == [[64, 32, 960, 480]]
+    for left, top, right, bottom in ((65, 32, 960, 480), (64, 33, 960, 480), (64, 32, 959, 480), (64, 32, 960, 479)):
+        film[:] = 255
+        film[top:bottom, left:right] = 0
+        assert prepare(film, 224, "crop")[0].any(), "one row or column inside is seen"
+
+
+@pytest.mark.parametrize(("size", "whole"), [(224, 256), (448, 512), (896, 1024), (128, 146), (33, 37), (225, 257)])
+def test_crop_cuts_whole_pixels_off_each_side(size: int, whole: int) -> None:
+    """8/7 of the size, or the next that leaves the same on both sides."""
+    beyond = (whole - size) // 2
+    assert needed(size, "crop") == whole == size + 2 * beyond
+    film = noise(300)[:, :211]
+    stretched, _ = prepare(film, whole, "stretch")
+    pixels, geometry = prepare(film, size, "crop")
+    assert (pixels == stretched[beyond:-beyond, beyond:-beyond]).all()
+    assert (geometry.offset_x, geometry.offset_y) == (-beyond, -beyond)
+    assert [needed(size, fit) for fit in ("stretch", "pad")] == [size] * 2
+
+
+@given(
+    width=st.integers(1, 5000),
+    height=st.integers(1, 5000),
+    size=st.integers(32, 2048),
+    share=st.tuples(*[st.floats(0, 1)] * 4),
+)
+def test_there_and_back_where_the_middle_is_shown(width: int, height: int, size: int, share: tuple[float, ...]) -> None:
+    geometry = fit_geometry(width, height, size, "crop")
+    x_min, x_max = sorted(s * width for s in share[:2])
+    y_min, y_max = sorted(s * height for s in share[2:])
+    boxes = np.array([[x_min, y_min, x_max, y_max], [0, 0, width, height]])
+    assert geometry.to_original(geometry.to_input(boxes)) == pytest.approx(boxes, abs=1e-8)
+    inside = geometry.to_original(np.array([[0, 0, size, size]]))[0] / ([width, height] * 2)
+    assert inside == pytest.approx([1 / 16, 1 / 16, 15 / 16, 15 / 16], abs=1 / size)
+    assert geometry.film() == (slice(0, size), slice(0, size))
+
+
+def test_a_mask_is_cut_as_its_film_is(tmp_path: Path) -> None:
+    mask = np.zeros((128, 64), np.uint8)  # half as fine as its film, and as fine as the input down
+    mask[:60, 30:] = 255
+    (tmp_path / "m.png").write_bytes(encoded(".png", mask))
+    film = np.repeat(np.repeat(mask, 2, axis=0), 2, axis=1)
+    pixels, geometry = prepare(film, 112, "crop")
+    fitted = fitted_mask(tmp_path / "m.png", geometry)
+    assert fitted.shape == (112, 112)
+    assert fitted[:52, 54:].all()  # rows 8 to 60 of 128; columns 60 of 128 on, of which 8 are cut off
+    assert not fitted[52:].any()
+    assert not fitted[:, :50].any()
+    decided = np.r_[:50, 54:112]  # between them film and mask, which is coarser, are interpolated otherwise
+    assert ((fitted > 0.5) == (pixels > 127))[:, decided].all()

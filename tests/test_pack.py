@@ -30,6 +30,7 @@ from cxrmine.stages.check import Check
 from cxrmine.stages.check import run as check
 from cxrmine.stages.pack import Pack, run
 from tests.conftest import TINY
+from tests.test_cli import cxrmine, refused
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,25 @@ def test_a_smaller_input_is_cut_from_a_pack_and_a_larger_one_refused(packed: Pat
     assert batch.geometries[0] == fit_geometry(96, 96, 32, "stretch")
     with pytest.raises(CxrError, match=r"films of 64 pixels, and data\.size is 128\. Pack again with --size 128"):
         loaded(open_dataset(packed), Data(size=128))
+
+
+def test_the_middle_of_a_film_is_cut_from_a_pack_that_is_large_enough(packed: Path) -> None:
+    """56 pixels are cut out of 64, and 57 of 65."""
+    index = open_dataset(packed)
+    whole, middle = (loaded(index, Data(size=size, fit=fit)) for size, fit in ((64, "stretch"), (56, "crop")))
+    assert np.array_equal(middle.images.numpy(), whole.images.numpy()[:, :, 4:60, 4:60])
+    assert middle.geometries[0] == fit_geometry(96, 96, 56, "crop")
+    for size, needed in ((57, 65), (64, 74)):
+        said = (
+            rf"films of 64 pixels, and data\.size is {size} with data\.fit = crop, which cuts it out of {needed}\. "
+            rf"Pack again with --size {needed}, or say --set data\.size=56\."
+        )
+        with pytest.raises(CxrError, match=said):
+            loaded(index, Data(size=size, fit="crop"))
+
+
+def test_a_pack_is_of_whole_films(dataset: Path, tmp_path: Path) -> None:
+    refused(cxrmine("pack", "--data", dataset, "--out", tmp_path / "p", "--fit", "crop"), 2, "It is stretch or pad.")
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip", "whole.zip", "whole.tar.gz", "nested.zip"])

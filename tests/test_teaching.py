@@ -100,6 +100,20 @@ def test_a_box_smaller_than_a_pixel_takes_one() -> None:
     assert drawn([(395, 395, 400, 400)], large) == ["....", "....", "....", "...#"]  # its edges round to 4
 
 
+def test_what_lies_beyond_the_input_is_cut_off() -> None:
+    """A film of 72, an input of 32 out of 36, so halves, and 2 pixels less on each side."""
+    frame = fit_geometry(72, 72, 32, "crop")
+
+    def places(*corners: Sequence[float]) -> list[tuple[int, int]]:
+        return [(x, y) for y, row in enumerate(drawn(corners, frame)) for x, value in enumerate(row) if value == "#"]
+
+    assert places((0, 0, 8, 6)) == [(0, 0), (1, 0)]  # -2 to 2 across, -2 to 1 down
+    assert places((64, 66, 72, 72)) == [(30, 31), (31, 31)]
+    for outside in ((0, 0, 4, 72), (0, 0, 72, 4), (68, 0, 72, 72), (0, 68, 72, 72), (0, 30, 2, 40)):
+        assert places(outside) == []
+    assert places((30, 0, 34, 4), (20, 20, 22, 22)) == [(8, 8)]
+
+
 def test_a_region_is_shown_in_place_of_its_box() -> None:
     frame = fit_geometry(8, 8, 4, "stretch")
     region = np.zeros((4, 4), bool)

@@ -137,12 +137,17 @@ def fit_geometry(width: int, height: int, size: int, fit: Fit) -> Geometry:
     if fit == "stretch":
         return Geometry(width, height, size, size / width, size / height, 0.0, 0.0)
     if fit == "crop":
-        whole = size + 2 * round(size * (CROPPED - 1) / 2)
+        whole = needed(size, fit)
         beyond = (size - whole) / 2
         return Geometry(width, height, size, whole / width, whole / height, beyond, beyond)
     inner_width, inner_height = (max(1, round(side * size / max(width, height))) for side in (width, height))
     left, top = (size - inner_width) // 2, (size - inner_height) // 2
     return Geometry(width, height, size, inner_width / width, inner_height / height, float(left), float(top))
+
+
+def needed(size: int, fit: Fit) -> int:
+    """The side of a whole film in pixels of an input of `size`."""
+    return size + 2 * round(size * (CROPPED - 1) / 2) if fit == "crop" else size
 
 
 def prepare(pixels: np.ndarray, size: int, fit: Fit) -> tuple[np.ndarray, Geometry]:

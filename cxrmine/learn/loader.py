@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cxrmine.config import Data
-from cxrmine.data.images import Geometry, Unreadable
+from cxrmine.data.images import Geometry, Unreadable, needed
 from cxrmine.data.index import UNMENTIONED, Index
 from cxrmine.errors import CxrError
 
@@ -35,10 +35,12 @@ def batches(index: Index, data: Data, groups: Iterable[np.ndarray], workers: int
     """One batch a group of rows, in order. OpenCV frees the interpreter while it decodes, so threads are enough."""
     cv2.setNumThreads(1)
     paths, films = index.table.column("path").to_pylist(), index.films
-    if films.largest and films.largest < data.size:
+    if films.largest and films.largest < (whole := needed(data.size, data.fit)):
+        fits = max(size for size in range(films.largest + 1) if needed(size, data.fit) <= films.largest)
+        cropped = f" with data.fit = {data.fit}, which cuts it out of {whole}" if whole > data.size else ""
         raise CxrError(
-            f"{index.root} has films of {films.largest} pixels, and data.size is {data.size}.",
-            f"Pack again with --size {data.size}, or say --set data.size={films.largest}.",
+            f"{index.root} has films of {films.largest} pixels, and data.size is {data.size}{cropped}.",
+            f"Pack again with --size {whole}, or say --set data.size={fits}.",
         )
 
     why = index.table["why"].to_pylist() if "why" in index.table.column_names else [None] * len(paths)

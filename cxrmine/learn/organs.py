@@ -24,7 +24,7 @@ SMOOTH = 1.0  # pixels
 
 
 class UNet(nn.Module):
-    """Films (uint8 or float 0..255, N×1×S×S) → logits N×organs×S×S."""
+    """Films (uint8 or float 0..255, N×1×S×S, of any S that halves three times) → logits N×organs×S×S."""
 
     def __init__(self, channels: Sequence[int], organs: int) -> None:
         super().__init__()
@@ -32,7 +32,6 @@ class UNet(nn.Module):
         up = list(pairwise(channels))
         self.up = nn.ModuleList(twice(fine + coarse, fine) for fine, coarse in up)
         self.outlines = nn.Conv2d(channels[0], organs, 1)
-        self.least = 2 ** (len(channels) - 1)
 
     def forward(self, images: Tensor) -> Tensor:
         features = standardised(images.to(self.outlines.weight.dtype))

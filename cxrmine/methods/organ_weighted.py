@@ -32,6 +32,8 @@ from cxrmine.learn.network import Backbone, pool
 from cxrmine.learn.organs import UNet, outlined
 from cxrmine.methods.cam import classification_loss
 
+ROUNDING = 1e-5  # a sum of shares may be off by that; full is full, and half is half
+
 
 class OrganWeighted(nn.Module):
     def __init__(self, recipe: Recipe, prevalence: Tensor) -> None:
@@ -87,8 +89,9 @@ class OrganWeighted(nn.Module):
         assert self.organs is not None
         outlines = outlined(self.organs, images, self.irnet.organ_size)
         any_organ = outlines.any(1, keepdim=True).float()
-        share = covered(any_organ, cells, self.recipe.data.size, self.map_stride, self.offset)
-        return share >= self.irnet.cut
+        with torch.autocast(images.device.type, enabled=False):  # in half precision shares are too coarse
+            share = covered(any_organ, cells, self.recipe.data.size, self.map_stride, self.offset)
+        return share >= self.irnet.cut - ROUNDING
 
 
 class ScaleAttention(nn.Module):

@@ -20,7 +20,7 @@ from cxrmine.errors import CxrError, UsageError, did_you_mean
 from cxrmine.files import check_writable, sha256
 from cxrmine.learn.team import Team
 from cxrmine.recipe_files import load_overrides, moved_paths, to_dict
-from cxrmine.runs import Run, open_run, starts, strangers
+from cxrmine.runs import Run, open_finder, open_run, starts, strangers
 from cxrmine.scoring.leakage import seen_images, seen_others
 
 ORGAN_KEYS = tuple(f"mine.{key}" for key in ("organ_way", "outside", "organs_of", "margin", "margin_of"))
@@ -77,7 +77,7 @@ def _run(config: Mine, team: Team) -> MineResult:
     out = shard_path(config.out, shard, shards) if shards > 1 else config.out
     if team.main:
         _check_places(config, out)
-    opened = open_run(config.run)
+    opened = open_finder(config.run)
     recipe = _recipe(config, opened.recipe)
     index = _images_to_mine(config, recipe)
     chosen = index.select(config.split)

@@ -10,7 +10,7 @@ from cxrmine.data.datasets import open_dataset
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.files import check_writable
 from cxrmine.recipe_files import load_overrides
-from cxrmine.runs import open_run
+from cxrmine.runs import open_finder
 from cxrmine.scoring.probabilities import write_probabilities
 from cxrmine.stages.mine import provenance, shard_of
 
@@ -42,7 +42,7 @@ def run(config: Predict) -> PredictResult:
     shard, shards = config.shard
     out = shard_path(config.out, shard, shards) if shards > 1 else config.out
     _check_place(config.out, out)
-    opened = open_run(config.run)
+    opened = open_finder(config.run)
     recipe = load_overrides(opened.recipe, config.overrides, only=("data.max_unreadable",))
     index = open_dataset(config.data)
     chosen = index.select(config.split)

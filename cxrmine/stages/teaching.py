@@ -75,7 +75,10 @@ class Teaching:
 
 
 def draw(lesson: Lesson, frame: Geometry, mask: Masks) -> None:
-    """1 where a box or its region lies. A box takes the pixels whose middle it has, and one at least."""
+    """1 where a box or its region lies. A box takes the pixels whose middle it has, and one at least.
+
+    What lies beyond the input, as data.fit = crop has it, is cut off: nothing may be left.
+    """
     if lesson.size not in (None, (frame.width, frame.height)):
         raise _other_film(lesson, (frame.width, frame.height))
     beyond = lesson.boxes[:, 2:] - (frame.width, frame.height)
@@ -84,12 +87,14 @@ def draw(lesson: Lesson, frame: Geometry, mask: Masks) -> None:
             f"A box of {lesson.image_id} lies outside its film of {frame.width} × {frame.height} pixels.",
             "Give boxes in pixels of the film as stored.",
         )
-    edges = middles(frame.to_input(lesson.boxes))
-    for (left, top, right, bottom), region in zip(edges, lesson.regions, strict=True):
-        if region is None:
+    placed = frame.to_input(lesson.boxes)
+    shown = np.all((placed[:, :2] < frame.size) & (placed[:, 2:] > 0), axis=1).tolist()
+    edges = middles(placed).clip(0)
+    for (left, top, right, bottom), there, region in zip(edges, shown, lesson.regions, strict=True):
+        if region is None and there:
             top, left = min(top, len(mask) - 1), min(left, len(mask) - 1)
             mask[top : max(bottom, top + 1), left : max(right, left + 1)] = 1
-        else:
+        elif region is not None:
             mask |= decode(*region)
 
 

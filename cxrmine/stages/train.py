@@ -21,9 +21,9 @@ from cxrmine.data.datasets import open_dataset
 from cxrmine.data.index import Index, in_share
 from cxrmine.data.organs import with_masks
 from cxrmine.errors import CxrError
-from cxrmine.files import atomic, locked, move_aside
+from cxrmine.files import atomic, locked, move_aside, sha256
 from cxrmine.recipe_files import differences, load_recipe, moved_paths, to_dict, validate_recipe
-from cxrmine.runs import RunFolder, boxes_sha256, open_run, read_recipe, write_recipe
+from cxrmine.runs import RunFolder, boxes_sha256, open_run, organs_sha256, read_recipe, write_recipe
 from cxrmine.stages.teaching import Teaching, makers, teach, with_listed
 
 
@@ -110,6 +110,12 @@ def with_organs(recipe: Recipe) -> Recipe:
     """What the network that outlines organs is like, filled in from its run."""
     if recipe.irnet is None or not recipe.irnet.gate:
         return recipe
+    if not Path(recipe.irnet.organs).is_dir():
+        raise CxrError(
+            f"irnet.organs: there is no run in {recipe.irnet.organs}.",
+            "Train one: cxrmine train --recipe organs, name another with --set irnet.organs=RUN, or say "
+            "--set irnet.gate=false.",
+        )
     organs = open_run(Path(recipe.irnet.organs)).recipe
     if organs.method != "organs":
         raise CxrError(
@@ -162,6 +168,9 @@ def _refuse_another(folder: RunFolder, recipe: Recipe, fingerprint: str, teachin
     changed = differences(before, recipe)
     if boxes_sha256(folder) != (teaching.sha256 if teaching else "") and not changed:
         changed.append("the boxes that it learns from have changed")
+    gate = folder.gate(recipe)
+    if organs_sha256(folder) != (sha256(gate.weights) if gate else "") and not changed:
+        changed.append("the run that outlines its organs has changed")
     if dataset != fingerprint:
         changed.append(f"the dataset: {dataset[:12]} → {fingerprint[:12]}")
     if changed:

@@ -528,7 +528,7 @@ def test_what_cannot_be_is_refused_with_its_cure(base: Base, tmp_path: Path) -> 
         half = shutil.copytree(base.organs, tmp_path / "half")
         (half / "model.safetensors").unlink()
         base.mine(out, organs=half)
-    with pytest.raises(CxrError, match="knows heart, left_lung, right_lung, which the labels"):
+    with pytest.raises(CxrError, match="outlines organs, and knows no findings"):
         base.mine(out, run=base.organs)
     assert not list(tmp_path.glob("*.parquet"))
 

@@ -17,7 +17,7 @@ from cxrmine.data.organs import ORGANS
 from cxrmine.errors import UsageError
 
 LUNGS = ("left_lung", "right_lung")
-COVERED = 0.5  # of a cell: less than that, and it lies outside
+COVERED = 0.5 - 1e-5  # of a cell: less than half, but for rounding, and it lies outside
 ROUNDING = 1e-3  # pixels: 0.29 × 100 is a reach of 29
 
 Mask = NDArray[np.bool_]

@@ -303,7 +303,7 @@ def test_one_name_for_nearly_all_is_no_patient(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("word", ["ANONYMIZED", "anonymous", "De-Identified", "XXXX", "unknown", "n/a", "---"])
 def test_words_that_stand_for_nobody(tmp_path: Path, word: str) -> None:
-    index = people(tmp_path, "a", "a", word, word, "b")
+    index = people(tmp_path, "a", " a", word, word, "b")
     assert [*column(index, "patient_id").values()] == [f"{number:02}.dcm" for number in (0, 0, 2, 3, 4)]
     assert "patients: from the headers of 3 DICOM films" in index.notes
     assert len(careful(index)) == 2

@@ -42,13 +42,13 @@ def from_headers(
             images = _with(images, name, pa.array([f.spacing and f.spacing[side] for f in facts], pa.float64()))
     if not patients:
         return images, notes
-    who, said = _patients(images["image_id"].to_pylist(), [fact.patient or "" for fact in facts])
+    who, said = _patients(images["image_id"].to_pylist(), [(fact.patient or "").strip() for fact in facts])
     return _with(images, "patient_id", pa.array(who, pa.string())), notes + said
 
 
 def _patients(image: Sequence[str | None], person: Sequence[str]) -> tuple[list[str | None], tuple[str, ...]]:
     """Of every image the first one of its patient, so that no name is written; and what to say of it."""
-    counts = Counter(word for word in person if word.strip())
+    counts = Counter(filter(None, person))
     known = counts.total()
     nobody = {word for word, films in counts.items() if _stands_for_nobody(word, films, known)}
     first: dict[str, str] = {}

@@ -39,7 +39,10 @@ def faulty(here: Path) -> str:
     films[9].write_bytes(films[9].read_bytes()[:-50])
     films[27].write_bytes(films[3].read_bytes())
     table = (root / "labels.csv").read_text()
-    table = table.replace("film001.jpg,p0,train,PA,Cardiomegaly,Cardiomegaly,26,28,37", "film001.jpg,p0,train,PA,Cardiomegaly,Cardiomegaly,26,28,75")
+    table = table.replace(
+        "film001.jpg,p0,train,PA,Cardiomegaly,Cardiomegaly,26,28,37",
+        "film001.jpg,p0,train,PA,Cardiomegaly,Cardiomegaly,26,28,75",
+    )
     table = table.replace("film012.png,p6,train", "film012.png,p6,test")
     (root / "labels.csv").write_text(table)
     return root.name

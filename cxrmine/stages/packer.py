@@ -8,7 +8,7 @@ import math
 import os
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
@@ -80,7 +80,7 @@ class Shared(NamedTuple):
     counter: "Synchronized[int]"
     stopped: Event
 
-    def count(self) -> None:
+    def one_more(self) -> None:
         if self.stopped.is_set():
             raise Stopped("Stopped.")  # what is half written goes
         with self.counter.get_lock():
@@ -115,7 +115,7 @@ def fill(task: Task) -> None:
     again.write_tables()
 
 
-def _films(task: Task, again: "Again") -> Iterator[Packed]:
+def _films(task: Task, again: "Again") -> Generator[Packed, None, None]:
     """Films for shards, in the order in which they are read. Several images may have one path."""
     images: dict[str, list[str]] = {}
     for image, path in task.films:
@@ -132,7 +132,7 @@ def _films(task: Task, again: "Again") -> Iterator[Packed]:
 
 def _count() -> None:
     if _shared is not None:
-        _shared.count()
+        _shared.one_more()
 
 
 def _write_shard(task: Task, number: int, count: int, films: Iterator[Packed]) -> None:

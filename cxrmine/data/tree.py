@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from cxrmine.data.encoded import Unreadable
+from cxrmine.data.zips import open_zip
 from cxrmine.errors import CxrError
 
 ARCHIVE = re.compile(r".+\.(zip|tar|tar\.gz|tgz)", re.IGNORECASE)
@@ -218,8 +219,7 @@ def _walk(root: Path) -> Iterator[str]:
 
 
 def _zip_names(path: Path) -> list[str]:
-    with zipfile.ZipFile(path) as archive:
-        return [info.filename for info in archive.infolist() if not info.is_dir()]
+    return [info.filename for info in open_zip(path).archive.infolist() if not info.is_dir()]
 
 
 def _tar_names(path: Path) -> list[str]:
@@ -247,15 +247,18 @@ def _read_members(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, Cont
 
 
 def _read_zip(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, Content]]:
-    with zipfile.ZipFile(path) as archive:
-        for name in list(wanted):
-            info = archive.NameToInfo.get(name)
-            if info is None:
-                continue
-            try:
-                yield name, _sized(info.file_size) or archive.read(info)
-            except (*DAMAGED, RuntimeError):  # RuntimeError: it is encrypted
-                yield name, Unreadable("damaged or encrypted in its archive")
+    archive, turn = open_zip(path)
+    for name in list(wanted):
+        info = archive.NameToInfo.get(name)
+        if info is None:
+            continue
+        content: Content
+        try:
+            with turn:
+                content = _sized(info.file_size) or archive.read(info)
+        except (*DAMAGED, RuntimeError):  # RuntimeError: it is encrypted
+            content = Unreadable("damaged or encrypted in its archive")
+        yield name, content
 
 
 def _read_tar(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, Content]]:

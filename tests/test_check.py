@@ -1,6 +1,8 @@
 """Every fault that is planted in a dataset is found, named, and counted."""
 
+import io
 import json
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from cxrmine import console
 from cxrmine.cli import app
 from cxrmine.errors import CxrError
 from cxrmine.report.checked import tables
+from cxrmine.stages import look
 from cxrmine.stages.check import Check, CheckReport, Fault, run
 from tests import test_chexpert
 
@@ -251,6 +254,31 @@ def test_what_the_command_says_of_itself(tmp_path: Path, monkeypatch: pytest.Mon
     assert "Processes; a few films are left to threads." in shown
     assert "(cores)" in shown
     assert "at most 8" not in shown
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_a_tar_archive_is_told_film_by_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: bool) -> None:
+    """The archive is one portion, and the bar moves before its end."""
+    names = [f"{i}.png" for i in range(8)]
+    with tarfile.open(tmp_path / "d.tar", "w") as archive:
+        for name, content in [("l.csv", "image,patient,Mass\n" + "".join(f"{n},{n},1\n" for n in names))]:
+            add(archive, name, content.encode())
+        for i, name in enumerate(names):
+            add(archive, name, film(i, 1500, 1500))
+    monkeypatch.setattr(look, "FEW", 400 if few else 0)
+    monkeypatch.setattr(look, "BETWEEN", 0.01)
+    steps: list[int] = []
+    advance = console.Progress.advance
+    monkeypatch.setattr(console.Progress, "advance", lambda bar, n: (steps.append(n), advance(bar, n)))
+    assert run(Check(tmp_path / "d.tar", workers=2)).document["sizes"] == {"1500x1500": 8}
+    assert sum(steps) == 8
+    assert len([n for n in steps if n]) > 2
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    archive.addfile(entry, io.BytesIO(content))
 
 
 def test_several_sizes_are_information(tmp_path: Path) -> None:

@@ -380,15 +380,18 @@ def test_shards_of_a_tar_are_filled_one_after_another_in_its_order(
 ) -> None:
     """A hundred shards, and not a hundred open files. The archive has its films from the last to the first."""
     small_shards(monkeypatch, 1)
+    monkeypatch.setattr(packs, "MOST_OPEN", 5)
     source = table_dataset(tmp_path / "d", [(f"i{i:03}", f"f/{i:03}.png") for i in range(100)])
     archive(tmp_path / "d.tar", source, source)
     most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(int(p.name) for p in Path("/proc/self/fd").iterdir()) + 20, hard))
     try:
         made = run(Pack(tmp_path / "d.tar", tmp_path / "p", 32, workers=1))
+        loaded = [made.index.films.fitted(path, 32, "stretch")[0] for path in made.index.table["path"].to_pylist()]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     assert made.index.table["path"].to_pylist() == [f"films-{99 - i:05}.npy/0" for i in range(100)]
+    assert all((film == Loose(source).fitted(f"f/{i:03}.png", 32, "stretch")[0]).all() for i, film in enumerate(loaded))
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar", "zip"])

@@ -1,6 +1,6 @@
 """Where the pixels of an index lie, in image files or in a pack, and how either becomes the network's input."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -52,7 +52,7 @@ class Packed(NamedTuple):
 class Shards:
     """The memory-mapped films of a pack, all of `largest` pixels a side and fitted by `fit`."""
 
-    def __init__(self, shards: list[np.ndarray], films: Mapping[str, Packed], side: int, fit: Fit) -> None:
+    def __init__(self, shards: Sequence[np.ndarray], films: Mapping[str, Packed], side: int, fit: Fit) -> None:
         self.shards, self.films, self.largest, self.fit = shards, films, side, fit
 
     def fitted(self, path: str, size: int, fit: Fit) -> tuple[np.ndarray, Geometry]:

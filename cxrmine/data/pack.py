@@ -11,8 +11,9 @@ plan.json, films-00000.parquet …
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -77,7 +78,7 @@ def open_pack(folder: Path) -> Index:
         raise CxrError(f"{folder / INDEX} has no column {', '.join(missing)}.", AGAIN)
     boxes = _boxes(folder / BOXES)
     looked_at = _table(folder / LOOKED_AT) if (folder / LOOKED_AT).is_file() else None
-    shards = [_shard(folder / entry["name"], entry["films"], said["size"]) for entry in said["shards"]]
+    shards = Mapped([(folder / entry["name"], entry["films"]) for entry in said["shards"]], said["size"])
     packed = Shards(shards, _places(folder, said, table), said["size"], cast(Fit, said["fit"]))
     ledger = tuple(Dropped(e["reason"], e["count"], tuple(e["examples"])) for e in said["dropped"])
     notes = (f"packed: {said['films']:,} films at {said['size']} pixels ({said['fit']})", *said["notes"])
@@ -182,6 +183,23 @@ def _table(path: Path) -> pa.Table:
         return pq.ParquetFile(path).read().combine_chunks()
     except (pa.ArrowException, OSError) as fault:
         raise CxrError(f"{path} cannot be read: {str(fault).splitlines()[0]}.", AGAIN) from None
+
+
+class Mapped(Sequence[np.ndarray]):
+    """Shards, each looked at once and memory-mapped again when it is wanted: a map holds its file open, of which a
+    process may have some thousand, and a large pack has more shards."""
+
+    def __init__(self, files: Sequence[tuple[Path, int]], size: int) -> None:
+        for path, films in files:
+            _shard(path, films, size)
+        self.count = len(files)
+        self.map = lru_cache(MOST_OPEN)(lambda number: _shard(*files[number], size))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.map(number)
 
 
 def _shard(path: Path, films: int, size: int) -> np.ndarray:

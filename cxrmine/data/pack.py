@@ -29,6 +29,7 @@ from cxrmine.errors import CxrError
 from cxrmine.files import atomic, write_json
 
 SCHEMA_VERSION = 1
+MOST_OPEN = 256  # shards
 DONE, PLAN, INDEX, BOXES, LOOKED_AT = "pack.json", "plan.json", "index.parquet", "boxes.parquet", "looked_at.parquet"
 SIDES = ("width", "height")
 FITS = ("stretch", "pad")
@@ -192,14 +193,18 @@ class Mapped(Sequence[np.ndarray]):
     def __init__(self, files: Sequence[tuple[Path, int]], size: int) -> None:
         for path, films in files:
             _shard(path, films, size)
-        self.count = len(files)
-        self.map = lru_cache(MOST_OPEN)(lambda number: _shard(*files[number], size))
+        self.files = files
+
+        def opened(number: int) -> np.ndarray:
+            return _shard(*files[number], size)
+
+        self.opened = lru_cache(MOST_OPEN)(opened)
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.files)
 
     def __getitem__(self, number: Any) -> Any:
-        return self.map(number)
+        return self.opened(number)
 
 
 def _shard(path: Path, films: int, size: int) -> np.ndarray:

@@ -37,6 +37,7 @@ DICOM = re.compile(r".+\.(dcm|dicom)", re.IGNORECASE)
 ENDINGS = re.compile(r"(\.dcm|\.dicom)?\.(png|jpe?g|dcm|dicom|img)$", re.IGNORECASE)
 UNSAFE_PATH = "path that leaves the dataset"
 TRAIN_AND_VAL = "train and val"  # a split of the dataset's own, of which some patients become `val`
+MEND = "Mend those files. A film is named by its path from the dataset's folder down, without .. in it."
 NO_SPLIT = "none"  # of an image that the dataset's own lists leave out
 LATERAL_VIEWS = frozenset(
     {"LATERAL", "LAT", "LL", "RL", "L", "LLD", "RLD", "LATERAL LEFT", "LATERAL RIGHT", "XTABLE LATERAL"}
@@ -81,7 +82,7 @@ def assemble(tree: Tree, raw: Raw, reading: Reading) -> Index:
     images = raw.images.take(order).combine_chunks()
     ledger += left_out
     if not len(images):
-        raise CxrError(f"Nothing is left of {tree} to read: {_ledger_text(ledger)}.", "Mend those files.")
+        raise CxrError(f"Nothing is left of {tree} to read: {_ledger_text(ledger)}.", MEND)
     labels = {finding: values.take(order) for finding, values in raw.labels.items()}
     if raw.occurring:
         labels = {finding: values for finding, values in labels.items() if pc.any(pc.equal(values, 1)).as_py()}
@@ -136,7 +137,8 @@ def stem(path: str) -> str:
 
 
 def _ledger_text(ledger: Sequence[Dropped]) -> str:
-    return "; ".join(f"{entry.reason} ({entry.count:,})" for entry in ledger) or "no rows"
+    shown = (f"{e.reason} ({e.count:,}, for instance {e.examples[0]})" for e in ledger if e.examples)
+    return "; ".join(shown) or "no rows"
 
 
 def _usable(images: pa.Table) -> tuple[Bools, tuple[Dropped, ...]]:

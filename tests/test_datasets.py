@@ -1,4 +1,4 @@
-"""A dataset is found where it lies, whatever lies beside it, and a path of a film is understood however it is written."""
+"""A dataset is found where it lies, whatever lies beside it, and paths are understood however they are written."""
 
 import json
 import shutil
@@ -49,7 +49,6 @@ def test_a_folder_with_a_dataset_and_other_things(tmp_path: Path) -> None:
         assert index.fingerprint == expected.fingerprint
         assert places(index) == places(expected)
     assert any(note.startswith("folder: CheXpert-v1.0-small") for note in index.notes)
-    assert not any(note.startswith("folder: ") for note in expected.notes if "CheXpert-v1.0-small/" not in note)
 
 
 def test_of_several_datasets_none_is_guessed(tmp_path: Path) -> None:
@@ -57,7 +56,8 @@ def test_of_several_datasets_none_is_guessed(tmp_path: Path) -> None:
     test_rsna.write(tmp_path / "two", cases(4))
     with pytest.raises(CxrError, match=r"has 2 datasets in it: one \(table\), two \(RSNA Pneumonia\)\. Name one: "):
         open_dataset(tmp_path)
-    (tmp_path / "two" / "stage_2_train_labels.csv").unlink()
+    for name in (tmp_path / "two").glob("*.csv"):
+        name.unlink()
     assert places(open_dataset(tmp_path)) == WHOLE
 
 
@@ -102,7 +102,7 @@ def test_a_damaged_table_of_a_layout_is_no_reason_to_read_another(tmp_path: Path
     root = test_chexpert.write(tmp_path / "x", cases(8))
     train = next(root.rglob("train.csv"))
     train.write_text("")
-    with pytest.raises(CxrError, match=r"train\.csv is not a table"):
+    with pytest.raises(CxrError, match=r"train\.csv cannot be read: empty"):
         open_dataset(root)
 
 

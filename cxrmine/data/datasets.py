@@ -145,16 +145,11 @@ def _unknown(top: Tree, faults: Sequence[CxrError]) -> CxrError:
     what = f"{top} is in no layout that is known here; at its top: {shown or 'nothing'}."
     if faults:
         what += f" {faults[0].what}"
-    packed = (
-        "make a pack of its archives with cxrmine pack"
-        if top.packed_away()
-        else "give its tables the names that they were published under"
-    )
+    third = "make a pack, which is read from its archives" if top.packed_away() else "give its tables their own names"
     return CxrError(
         what,
-        "Name the folder that has the dataset's tables at its top; or "
-        f"{packed}; or write a table labels.csv beside the films, with columns image, patient, findings. "
-        "The layouts are in docs/data.md.",
+        "Name the folder that has the dataset's tables; or put a table labels.csv (image, patient, findings) beside the "
+        f"films; or {third}. The layouts are in docs/data.md.",
     )
 
 

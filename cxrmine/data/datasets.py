@@ -98,8 +98,8 @@ def _only(top: Tree) -> Found:
 
 def _found(tree: Tree, faults: list[CxrError], deep: int = DEEPEST, several: bool = True) -> list[Found]:
     """The dataset that begins at this folder; or else those in its folders; or else those in its archives, whatever
-    lies beside them. One level may have several folders to be looked into: others are followed where they are one.
-    What cannot be read joins `faults`, for it may belong to nothing."""
+    lies beside them. Only one level may have several of them: every further one is followed where it is alone, or a
+    film archive of thousands of folders would be gone through. What cannot be read joins `faults`."""
     for layout in LAYOUTS:
         try:
             if why := layout.recognise(tree):
@@ -148,8 +148,8 @@ def _unknown(top: Tree, faults: Sequence[CxrError]) -> CxrError:
     third = "make a pack, which is read from its archives" if top.packed_away() else "give its tables their own names"
     return CxrError(
         what,
-        "Name the folder that has the dataset's tables; or put a table labels.csv (image, patient, findings) beside the "
-        f"films; or {third}. The layouts are in docs/data.md.",
+        "Name the folder that has the dataset's tables; or put a table labels.csv (image, patient, findings) beside "
+        f"the films; or {third}. The layouts are in docs/data.md.",
     )
 
 

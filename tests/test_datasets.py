@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrmine.data.datasets import DAMAGED_ARCHIVE, open_dataset
+from cxrmine.data.datasets import DAMAGED_ARCHIVE, MOST_BELOW, open_dataset
 from cxrmine.data.index import Index
 from cxrmine.errors import CxrError
 from tests import test_chexpert, test_coco_layout, test_rsna
@@ -204,4 +204,14 @@ def test_what_leaves_the_dataset_is_refused_with_an_example(tmp_path: Path, bad:
     assert entry.count == 1
     table(tmp_path, [bad.format(root=tmp_path)])
     with pytest.raises(CxrError, match=r"unsafe image name \(1, for instance '.*0\.png'\).*without \.\. in it"):
+        open_dataset(tmp_path)
+
+
+def test_the_folders_of_films_are_not_taken_for_those_of_datasets(tmp_path: Path) -> None:
+    for number in range(MOST_BELOW):
+        (tmp_path / "p" / f"{number:02}").mkdir(parents=True)
+    table(tmp_path / "p" / "07")
+    assert places(open_dataset(tmp_path)) == WHOLE
+    (tmp_path / "p" / "more").mkdir()
+    with pytest.raises(CxrError, match=r"in no layout that is known here; at its top: p/\."):
         open_dataset(tmp_path)

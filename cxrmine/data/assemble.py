@@ -137,7 +137,7 @@ def stem(path: str) -> str:
 
 
 def _ledger_text(ledger: Sequence[Dropped]) -> str:
-    shown = (f"{e.reason} ({e.count:,}, for instance {e.examples[0]})" for e in ledger if e.examples)
+    shown = (f"{e.reason} ({', for instance '.join((f'{e.count:,}', *e.examples[:1]))})" for e in ledger)
     return "; ".join(shown) or "no rows"
 
 

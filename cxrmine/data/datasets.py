@@ -98,8 +98,8 @@ def _only(top: Tree) -> Found:
 
 def _found(tree: Tree, faults: list[CxrError], deep: int = DEEPEST, several: bool = True) -> list[Found]:
     """The dataset that begins at this folder; or else those in its folders; or else those in its archives, whatever
-    lies beside them. Only one level may have several of them: every further one is followed where it is alone, or a
-    film archive of thousands of folders would be gone through. What cannot be read joins `faults`."""
+    lies beside them. Only one level may have several of them, and further down each is followed where it is alone: the
+    films of a dataset may lie in 100,000 folders. What cannot be read joins `faults`."""
     for layout in LAYOUTS:
         try:
             if why := layout.recognise(tree):

@@ -12,7 +12,8 @@ from cxrmine.data.index import Index
 from cxrmine.errors import CxrError
 from tests import test_chexpert, test_coco_layout, test_rsna
 from tests.miniature import cases, write_png
-from tests.test_tree import Passes, tar, zipped
+from tests.test_archives import Passes
+from tests.test_tree import tar, zipped
 
 Form = Callable[[Path, int], str]
 

@@ -147,7 +147,7 @@ def test_kaggle(tmp_path: Path) -> None:
 def test_copies_without_a_size_are_doubtful(tmp_path: Path) -> None:
     write(tmp_path, cases(8), form="kaggle", films="png")
     index = open_dataset(tmp_path)
-    assert index.notes[3].startswith("boxes are in pixels of the DICOM films, and 8 films here are copies: nothing")
+    assert index.notes[2].startswith("boxes are in pixels of the DICOM films, and 8 films here are copies: nothing")
     assert "width" not in index.table.column_names
 
 
@@ -159,7 +159,7 @@ def test_sizes_of_the_dicom_films(tmp_path: Path) -> None:
     index = open_dataset(tmp_path)
     assert index.table["width"].to_pylist() == [None] + [60] * 7
     assert index.table["height"].to_pylist() == [None] + [48] * 7
-    assert "width and height are those of the boxes" in index.notes[3]
+    assert "width and height are those of the boxes" in index.notes[2]
 
 
 # --- by hand

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
+from cxrmine.data.zips import open_zip
 from cxrmine.errors import CxrError
 
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, NotImplementedError)
@@ -97,5 +98,4 @@ def plain(info: tarfile.TarInfo) -> str:
 
 
 def _zip_names(path: Path) -> list[str]:
-    with zipfile.ZipFile(path) as archive:
-        return [info.filename for info in archive.infolist() if not info.is_dir()]
+    return [info.filename for info in open_zip(path).archive.infolist() if not info.is_dir()]

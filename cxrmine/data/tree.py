@@ -18,6 +18,7 @@ from typing import IO
 from cxrmine.data.archives import DAMAGED, Archives, plain
 from cxrmine.data.encoded import Unreadable
 from cxrmine.data.gzipped import unpacked
+from cxrmine.data.zips import open_zip
 from cxrmine.errors import CxrError
 
 ARCHIVE = re.compile(r".+\.(zip|tar|tar\.gz|tgz)", re.IGNORECASE)
@@ -254,15 +255,18 @@ def _read_members(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, Cont
 
 
 def _read_zip(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, Content]]:
-    with zipfile.ZipFile(path) as archive:
-        for name in list(wanted):
-            info = archive.NameToInfo.get(name)
-            if info is None:
-                continue
-            try:
-                yield name, _sized(info.file_size) or archive.read(info)
-            except (*DAMAGED, RuntimeError):  # RuntimeError: it is encrypted
-                yield name, Unreadable("damaged or encrypted in its archive")
+    archive, turn = open_zip(path)
+    for name in list(wanted):
+        info = archive.NameToInfo.get(name)
+        if info is None:
+            continue
+        content: Content
+        try:
+            with turn:
+                content = _sized(info.file_size) or archive.read(info)
+        except (*DAMAGED, RuntimeError):  # RuntimeError: it is encrypted
+            content = Unreadable("damaged or encrypted in its archive")
+        yield name, content
 
 
 def _read_tar(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, Content]]:

@@ -14,9 +14,9 @@ finding, reader, x_min, y_min, x_max, y_max or x, y, width, height
     A row a box in pixels of the film, so several rows an image; a row without a box is fine. Where there are no
     findings, an image has those of its rows. What an image's rows say of its patient, split and view must agree.
 split, patient, view
-    train, val (valid, validation, dev) or test. Where there is no patient or view, a DICOM film's header has them: who
-    is one patient is taken from it, and `patient_id` is then the first image of that patient. Where there are
-    train rows and no val rows, 10 % of the training patients become `val`.
+    train, val (valid, validation, dev) or test. Without a column of patients the headers of DICOM films tell who is one
+    (see data.people), and `patient_id` is then the first image of that patient. A view that is not given comes from
+    there too. Where there are train rows and no val rows, 10 % of the training patients become `val`.
 boxes.csv, boxes.parquet, boxes.json, or *bbox*
     Boxes in any form of data.drawn.read, of images named as in the table, or with or without folders and ending.
 table
@@ -32,7 +32,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrmine.data.assemble import FILM, Raw
+from cxrmine.data.assemble import Raw, films_and
 from cxrmine.data.columns import FORMS, Columns, resolve, shown
 from cxrmine.data.drawn.read import drawn_in, parquet_sheet
 from cxrmine.data.drawn.sheet import Drawn, Sheet, corners, drawn_table, from_xywh
@@ -40,7 +40,6 @@ from cxrmine.data.index import Dropped, dropped
 from cxrmine.data.labels import findings_of_rows, of_images
 from cxrmine.data.meant import meant
 from cxrmine.data.paths import column_inside, inside
-from cxrmine.data.people import people
 from cxrmine.data.reading import OURS, Reading
 from cxrmine.data.rows import header, read_rows
 from cxrmine.data.tree import Tree, is_safe
@@ -81,11 +80,11 @@ def read(tree: Tree, reading: Reading) -> Raw:
     ledger += dropped(DISAGREES, _row_names(name, sheet, ~agree))
     sheet, at = sheet.filter(agree), at[agree]
     path, unclear = _films(tree, image, facts.get("path", [None] * len(image)))
-    patient, view, about_people = people(tree, image, path, facts)
     split, about_split = with_validation(facts.get("split", [None] * len(image)))
     findings, rows, about_labels = findings_of_rows(sheet, columns)
     drawn, about_boxes = _beside(tree, name, image)
-    texts = {"image_id": image, "patient_id": patient, "view": view, "split": split, "path": path}
+    view = facts.get("view", [None] * len(image))
+    texts = {"image_id": image, "patient_id": facts.get("patient", image), "view": view, "split": split, "path": path}
     return Raw(
         "table",
         pa.table({key: pa.array(values, pa.string()) for key, values in texts.items()}),
@@ -93,7 +92,8 @@ def read(tree: Tree, reading: Reading) -> Raw:
         boxes=pa.concat_tables([_boxes(sheet, columns, findings), *([drawn.table] if drawn else [])]),
         looked_at=_looked_at(sheet, columns, drawn),
         dropped=ledger + dropped(SEVERAL_FILMS, unclear),
-        notes=(*notes, *about_people, *about_split, *about_labels, *about_boxes),
+        notes=(*notes, *about_split, *about_labels, *about_boxes),
+        told=("patient",) if "patient" in facts else (),
     )
 
 
@@ -209,7 +209,7 @@ def _films(tree: Tree, image: Sequence[str], told: Sequence[str | None]) -> tupl
     """The film of every image, None where it is not there; and the images of which it is unclear."""
     wanted = [path or name for path, name in zip(told, image, strict=True)]
     safe = [word if is_safe(word) else None for word in wanted]
-    films, unclear = meant(safe, [name for name in tree.names if FILM.fullmatch(name)])
+    films, unclear = meant(safe, films_and(tree, safe))
     of_unclear = {*unclear}
     return (
         [film if good else word for film, good, word in zip(films, safe, wanted, strict=True)],  # assemble tells why

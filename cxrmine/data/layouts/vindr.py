@@ -20,10 +20,10 @@ train_meta.csv, test_meta.csv (beside the smaller copies that people share)
 The PhysioNet tables may lie in annotations/ or at the top; each may be .gz. Of several readers who read an image:
 present if at least half of them found it, uncertain if fewer did, absent if none did. So some boxes are of uncertain
 findings. Boxes keep their reader, and looked_at has who read which image; of the consensus nobody is named. Findings
-are those that a reader found somewhere. Nothing tells patients apart (the DICOM headers are all but empty): each image
-counts as one. view is null: the publication says that all films are PA, no table does. A test film without labels, as
-Kaggle's all are, is no part of the index and is counted in a note. VinDr-PCXR, of children, has PhysioNet's form with
-rad_ID for rad_id, and is read alike.
+are those that a reader found somewhere. No table tells patients apart, or has a view, and the DICOM headers, which are
+asked, are all but empty: each image counts as a patient of its own. The publication says that all films are PA. A test
+film without labels, as Kaggle's all are, is no part of the index and is counted in a note. VinDr-PCXR, of children, has
+PhysioNet's form with rad_ID for rad_id, and is read alike.
 """
 
 import re
@@ -115,6 +115,7 @@ def read(tree: Tree, reading: Reading) -> Raw:
         dropped=ledger + torn,
         notes=tuple(_notes(parts, table, len(unlabelled))),
         is_film=lambda path: FILM.fullmatch(path) is not None and path not in unlabelled,
+        told=(),
     )
 
 
@@ -224,7 +225,6 @@ def _unlabelled(tree: Tree, known: dict[str, str | None]) -> frozenset[str]:
 def _notes(parts: list[Part], table: pa.Table, unlabelled: int) -> Iterator[str]:
     tables = ", ".join(part.labels or part.boxes or "" for part in parts)
     yield f"labels: {tables}; present if at least half of an image's readers found it, uncertain if fewer did"
-    yield "patients: no table tells them, so every image counts as one of its own"
     if unlabelled:
         yield f"test films without labels, not in the index: {unlabelled:,}"
     copies = sum(not DICOM.fullmatch(path) for path in table["path"].drop_null().to_pylist())

@@ -310,9 +310,10 @@ def test_other_datasets_are_not_taken_for_it(tmp_path: Path) -> None:
     """Among several datasets none is chosen, and masks alone are no films."""
     write_png(tmp_path / "a" / "JSRT" / "All247images" / "JPCLN001.png", np.eye(64, dtype=np.uint8))
     (tmp_path / "a" / "NIH").mkdir()
+    (tmp_path / "a" / "NIH" / "Data_Entry_2017.csv").write_text("Image Index,Finding Labels,Patient ID\n")
     write_masks(tmp_path / "b", ["JPCLN001"], 64, 64, "png")
-    for folder in ("a", "b"):
-        with pytest.raises(CxrError, match="in no layout that is known here"):
+    for folder, why in (("a", "has 2 datasets in it"), ("b", "in no layout that is known here")):
+        with pytest.raises(CxrError, match=why):
             open_dataset(tmp_path / folder)
 
 

@@ -39,6 +39,7 @@ DICOM = re.compile(r".+\.(dcm|dicom)", re.IGNORECASE)
 ENDINGS = re.compile(r"(\.dcm|\.dicom)?\.(png|jpe?g|dcm|dicom|img)$", re.IGNORECASE)
 UNSAFE_PATH = "path that leaves the dataset"
 TRAIN_AND_VAL = "train and val"  # a split of the dataset's own, of which some patients become `val`
+MEND = "Mend those files. A film is named by its path from the dataset's folder down, without .. in it."
 NO_SPLIT = "none"  # of an image that the dataset's own lists leave out
 NO_DRAW = "split: no official lists here; by a fixed draw, 20 % of the patients are test"
 ROWS = pa.schema([(name, pa.string()) for name in ("image_id", "patient_id", "view", "split", "path")])
@@ -85,7 +86,7 @@ def assemble(tree: Tree, raw: Raw, reading: Reading) -> Index:
     images = listed.take(order).combine_chunks()
     ledger += left_out
     if not len(images):
-        raise CxrError(f"Nothing is left of {tree} to read: {_ledger_text(ledger)}.", "Mend those files.")
+        raise CxrError(f"Nothing is left of {tree} to read: {_ledger_text(ledger)}.", MEND)
     labels = {finding: values.take(order) for finding, values in raw.labels.items()}
     if raw.occurring:
         labels = {finding: values for finding, values in labels.items() if pc.any(pc.equal(values, 1)).as_py()}
@@ -146,7 +147,8 @@ def stem(path: str) -> str:
 
 
 def _ledger_text(ledger: Sequence[Dropped]) -> str:
-    return "; ".join(f"{entry.reason} ({entry.count:,})" for entry in ledger) or "no rows"
+    shown = (f"{e.reason} ({', for instance '.join((f'{e.count:,}', *e.examples[:1]))})" for e in ledger)
+    return "; ".join(shown) or "no rows"
 
 
 def _usable(images: pa.Table) -> tuple[Bools, tuple[Dropped, ...]]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrmine.boxes.lint import lint
+from cxrmine.console import progress_bar
 from cxrmine.data.datasets import open_dataset
 from cxrmine.data.index import EXAMPLES, HARMLESS, NO_FILE, SPLITS, UNMENTIONED, Index
 from cxrmine.data.reading import Reading
@@ -76,7 +77,7 @@ class CheckReport:
 
 
 def run(config: Check) -> CheckReport:
-    index = open_dataset(config.data, config.reading, archives=True)
+    index = open_dataset(config.data, config.reading, archives=True, watch=progress_bar)
     films = {film.path: film for film in look(index, config.fast, config.workers)}
     seen = [films.get(path) for path in index.table["path"].to_pylist()]  # of each image, where it was looked at
     sizes = Counter(film.size for film in films.values() if film.size)

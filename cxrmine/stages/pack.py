@@ -59,7 +59,7 @@ class PackResult:
 def run(config: Pack) -> PackResult:
     if config.data.resolve() == config.out.resolve():
         raise UsageError(f"{config.out} is the dataset itself.", "Name another folder with --out.")
-    index = open_dataset(config.data, config.reading, archives=True)
+    index = open_dataset(config.data, config.reading, archives=True, watch=console.progress_bar)
     if index.packed is not None:
         raise CxrError(f"{config.data} is a pack.", "Pack the dataset that it was made of.")
     if index.table["path"].null_count == len(index):

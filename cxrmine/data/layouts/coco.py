@@ -31,6 +31,7 @@ from cxrmine.data.drawn.read import parse_json
 from cxrmine.data.drawn.sheet import Drawn
 from cxrmine.data.index import Dropped, dropped
 from cxrmine.data.meant import meant
+from cxrmine.data.paths import entries_inside
 from cxrmine.data.reading import Reading
 from cxrmine.data.tree import Tree
 from cxrmine.data.words import is_normal, split_in, with_validation
@@ -89,6 +90,7 @@ def _listed(tree: Tree, name: str, films: Sequence[str], key: str) -> Listed:
     document = parse_json(tree.text(name), Path(where))
     if not coco.recognise(document):
         raise CxrError(f"{where} is not COCO's JSON.", f"It needs the lists {', '.join(coco.LISTS)}.")
+    entries_inside(tree.root, document["images"], "file_name")
     drawn = coco.read(document, where)
     files = [entry["file_name"] for entry in document["images"]]
     patients = _patients(document["images"], key, where) if key else None

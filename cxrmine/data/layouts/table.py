@@ -39,6 +39,7 @@ from cxrmine.data.drawn.sheet import Drawn, Sheet, corners, drawn_table, from_xy
 from cxrmine.data.index import Dropped, dropped
 from cxrmine.data.labels import findings_of_rows, of_images
 from cxrmine.data.meant import meant
+from cxrmine.data.paths import column_inside, inside
 from cxrmine.data.reading import OURS, Reading
 from cxrmine.data.rows import header, read_rows
 from cxrmine.data.tree import Tree, is_safe
@@ -50,6 +51,7 @@ COLUMNS = tuple(name for name in OURS if name != "labels")
 TABLE = re.compile(r".+\.(csv|csv\.gz|parquet)", re.IGNORECASE)
 DRAWN = re.compile(r"(boxes|[^/]*bbox[^/]*)\.(csv|json|parquet)(\.gz)?", re.IGNORECASE)
 MINED = re.compile(r"boxes\..*", re.IGNORECASE)  # never the dataset's own table
+FILES = ("image", "path")  # columns that may say where a film lies
 NO_IMAGE = "row without an image"
 DISAGREES = "row that says otherwise than another of its image"
 SEVERAL_FILMS = "image that may be one of several films"
@@ -68,6 +70,7 @@ def recognise(tree: Tree) -> str:
 
 def read(tree: Tree, reading: Reading) -> Raw:
     name, sheet, columns, ledger, notes = _chosen(tree, reading.columns)
+    sheet.columns.update((c, column_inside(tree.root, sheet.text(c))) for k, c in columns.of.items() if k in FILES)
     of_image = sheet.text(columns.of.get("image") or columns.of["path"])
     named = pc.is_valid(of_image).to_numpy(zero_copy_only=False)
     ledger += dropped(NO_IMAGE, _row_names(name, sheet, ~named))
@@ -256,13 +259,15 @@ def _beside(tree: Tree, table: str, image: Sequence[str]) -> tuple[Drawn | None,
         return None, (f"boxes: not those of {names[0]}, which come from {', '.join(drawn.made_by)}, not from people",)
     seen = drawn.looked_at
     return (
-        drawn._replace(table=_renamed(drawn.table, image), looked_at=None if seen is None else _renamed(seen, image)),
+        drawn._replace(
+            table=_renamed(tree, drawn.table, image), looked_at=None if seen is None else _renamed(tree, seen, image)
+        ),
         (f"boxes: {names[0]} ({drawn.kind})",),
     )
 
 
-def _renamed(table: pa.Table, image: Sequence[str]) -> pa.Table:
-    words = table["image_id"].to_pylist()
+def _renamed(tree: Tree, table: pa.Table, image: Sequence[str]) -> pa.Table:
+    words = inside(tree.root, table["image_id"].to_pylist())
     found = [new or old for new, old in zip(meant(words, {*image})[0], words, strict=True)]
     return table.set_column(table.column_names.index("image_id"), "image_id", pa.array(found, pa.string()))
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxrmine.config import Data
+from cxrmine.data import films
 from cxrmine.data import pack as packs
 from cxrmine.data.datasets import open_dataset
 from cxrmine.data.films import Loose
@@ -380,7 +381,7 @@ def test_shards_of_a_tar_are_filled_one_after_another_in_its_order(
 ) -> None:
     """A hundred shards, and not a hundred open files. The archive has its films from the last to the first."""
     small_shards(monkeypatch, 1)
-    monkeypatch.setattr(packs, "MOST_OPEN", 5)
+    monkeypatch.setattr(films, "MOST_OPEN", 5)
     source = table_dataset(tmp_path / "d", [(f"i{i:03}", f"f/{i:03}.png") for i in range(100)])
     archive(tmp_path / "d.tar", source, source)
     most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -11,17 +11,15 @@ plan.json, films-00000.parquet …
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrmine.data.films import Packed, Shards
+from cxrmine.data.films import Mapped, Packed, Shards
 from cxrmine.data.images import Fit
 from cxrmine.data.index import BOX_SCHEMA, Dropped, Index
 from cxrmine.data.shard_files import checksum, shard_name, shard_number
@@ -29,7 +27,6 @@ from cxrmine.errors import CxrError
 from cxrmine.files import atomic, write_json
 
 SCHEMA_VERSION = 1
-MOST_OPEN = 256  # shards
 DONE, PLAN, INDEX, BOXES, LOOKED_AT = "pack.json", "plan.json", "index.parquet", "boxes.parquet", "looked_at.parquet"
 SIDES = ("width", "height")
 FITS = ("stretch", "pad")
@@ -184,34 +181,3 @@ def _table(path: Path) -> pa.Table:
         return pq.ParquetFile(path).read().combine_chunks()
     except (pa.ArrowException, OSError) as fault:
         raise CxrError(f"{path} cannot be read: {str(fault).splitlines()[0]}.", AGAIN) from None
-
-
-class Mapped(Sequence[np.ndarray]):
-    """Shards, each looked at once and memory-mapped again when it is wanted: a map holds its file open, of which a
-    process may have some thousand, and a large pack has more shards."""
-
-    def __init__(self, files: Sequence[tuple[Path, int]], size: int) -> None:
-        for path, films in files:
-            _shard(path, films, size)
-        self.files = files
-
-        def opened(number: int) -> np.ndarray:
-            return _shard(*files[number], size)
-
-        self.opened = lru_cache(MOST_OPEN)(opened)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, number: Any) -> Any:
-        return self.opened(number)
-
-
-def _shard(path: Path, films: int, size: int) -> np.ndarray:
-    try:
-        shard = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as fault:
-        raise CxrError(f"{path} cannot be read: {fault}.", AGAIN) from None
-    if shard.dtype != np.uint8 or shard.shape != (films, size, size):
-        raise CxrError(f"{path} does not hold {films} films of {size} × {size} pixels.", AGAIN)
-    return shard

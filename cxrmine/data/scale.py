@@ -3,8 +3,8 @@
 What a box was drawn on is told by its form (ChestX-ray14 and RSNA: 1024×1024) or by a table of the dataset; what lies
 here is told by the head of the film's file. Only copies are compared, PNG and JPEG: a DICOM file is what was drawn on.
 Each side is scaled by itself, which is right for a copy that was shrunk or stretched, and not for one that was cut or
-has bars. So that it happened is always said. Where nothing tells what was drawn on, and a box reaches beyond its film,
-no box of a copy can be right: all are left out.
+has bars. So that it happened is always said. Where nothing tells what was drawn on, and a box reaches far beyond its
+film, no box of a copy can be trusted: all are left out.
 """
 
 import re
@@ -24,7 +24,7 @@ COPY = re.compile(r".+\.(png|jpe?g)", re.IGNORECASE)
 TOLD = ("image_width", "image_height")
 HEAD = 2**16  # bytes, in which the size of nearly all files stands
 SAMPLED = 8  # films of a tar archive that are looked at before its others: there is no short way to these
-BEYOND = 1.0  # pixels that a box may reach over the edge by rounding
+BEYOND = 0.05  # of a film's side, and a pixel: as far over the edge a box may be drawn and tell nothing of the scale
 ALIKE = 0.02  # by which the two scales of a film may differ
 
 Size = tuple[int, int]
@@ -48,7 +48,7 @@ def in_pixels_of_films(
         scale = films / told
         other = np.isfinite(scale).all(axis=1) & (scale != 1).any(axis=1)
         unsure = np.isfinite(films).all(axis=1) & np.isnan(told).any(axis=1)
-        beyond = unsure & (corner[:, 2:] > films + BEYOND).any(axis=1)
+        beyond = unsure & (corner[:, 2:] > films * (1 + BEYOND) + 1).any(axis=1)
     factor = np.where(other[:, None], np.tile(scale, 2), 1.0)
     for place, name in enumerate(COORDINATES):
         values = corner[:, place] * factor[:, place]

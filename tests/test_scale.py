@@ -106,6 +106,21 @@ def test_copies_of_rsna(tmp_path: Path) -> None:
     assert left_out(index) == {"box without four numbers": 1}
 
 
+def test_boxes_beside_a_table(tmp_path: Path) -> None:
+    """NIH's list beside a table of one's own; and a list that tells sizes of one film and not of the other."""
+    write_png(tmp_path / "f" / "00000001_000.png", film(512, 512))
+    write_png(tmp_path / "f" / "b.png", film(60, 40))
+    put(tmp_path / "labels.csv", "image,patient,Mass", "00000001_000.png,1,1", "b.png,2,1")
+    put(tmp_path / "BBox_List_2017.csv", NIH_BOXES, "00000001_000.png,Mass,512,256,256,256", "b.png,Mass,5,6,7,8")
+    index = open_dataset(tmp_path)
+    assert corners(index.boxes).tolist() == [[256, 128, 384, 256], [5, 6, 12, 14]]
+    assert said(index)[1] == f"boxes: 1 on 1 films were drawn on films of the size that their file tells, and {SCALED}"
+    (tmp_path / "BBox_List_2017.csv").unlink()
+    head = "image_id,finding,x_min,y_min,x_max,y_max,image_width,image_height"
+    put(tmp_path / "boxes.csv", head, "b.png,Mass,10,20,60,80,120,80", "00000001_000.png,Mass,1,2,3,400,,")
+    assert corners(open_dataset(tmp_path).boxes).tolist() == [[1, 2, 3, 400], [5, 10, 30, 40]]
+
+
 def vindr(root: Path, *sizes: str) -> Index:
     """a is a JPEG of 100×50, b a PNG of 30×20, c a DICOM of 40×40, each with a box."""
     write_jpg(root / "train" / "a.jpg", film(100, 50))

@@ -58,6 +58,7 @@ class Raw:
     labels: of each finding, in their order, int8 an image; null: not mentioned.
     boxes: as drawn, with the columns of data.drawn.sheet.SCHEMA. drawn_on: words for the films that these were drawn
     on, where those that lie here may be copies of another size; image_width and image_height are then of the former.
+    sizes_needed: without these, boxes that reach far beyond a copy are not taken to be in its pixels.
     looked_at: which reader read which image, or None.
     organs: index.ORGAN_SCHEMA, or None; path is null where a mask should be and is not.
     """
@@ -73,6 +74,7 @@ class Raw:
     is_film: Callable[[str], bool] = field(default=lambda name: FILM.fullmatch(name) is not None)
     organs: pa.Table | None = None
     drawn_on: str = ""
+    sizes_needed: bool = False
 
 
 def assemble(tree: Tree, raw: Raw, reading: Reading) -> Index:
@@ -93,7 +95,7 @@ def assemble(tree: Tree, raw: Raw, reading: Reading) -> Index:
         raise CxrError(f"No image of {tree} has a finding.", "Its labels say of every image that there is none.")
     split, said = _split(images)
     films = dict(zip(images["image_id"].to_pylist(), path.take(order).to_pylist(), strict=True))
-    drawn, other_size, scaled = in_pixels_of_films(tree, raw.boxes, films, raw.drawn_on)
+    drawn, other_size, scaled = in_pixels_of_films(tree, raw.boxes, films, raw.drawn_on, raw.sizes_needed)
     boxes, box_faults = _boxes(drawn, raw.images["image_id"], images["image_id"], tuple(labels))
     organs, mask_faults = _organs(tree, raw, images["image_id"])
     columns = {

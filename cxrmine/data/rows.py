@@ -7,16 +7,19 @@ among the rows of the file, after the header, whether or not those before it cou
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
 from cxrmine.data.drawn.sheet import Sheet, delimiter
 from cxrmine.data.index import Dropped, dropped
-from cxrmine.data.quotes import lost_in_quotes
+from cxrmine.data.quotes import Swallowed, lost_in_quotes
 from cxrmine.data.tree import Tree
 from cxrmine.errors import CxrError
 
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 SWALLOWED = "in a quoted field that goes on over whole rows"
 
 
@@ -51,19 +54,11 @@ def read_rows(
     except pa.ArrowInvalid as fault:
         raise _no_table(where, fault) from None
     columns = {word: pc.utf8_trim_whitespace(raw[word].combine_chunks()) for word in wanted}
-    gone = np.array([row.number - 1 for row in torn], dtype=np.int64)
-    record = np.setdiff1d(np.arange(1, len(raw) + len(gone) + 1), gone)
     swallowed = lost_in_quotes(content, mark, len(there), [row.text for row in torn], len(raw))
-    number, whole = record.copy(), np.ones(len(raw), dtype=bool)
-    whole[list(swallowed.of_rows)] = False
-    lost = {record[place]: lines for place, lines in swallowed.of_rows.items()}
-    lost |= {gone[place]: lines for place, lines in swallowed.of_torn.items()}
-    for first, lines in lost.items():
-        number[record > first] += len(lines) - 1
+    number, whole, lost = _numbered(len(raw), torn, swallowed)
     alone = [row.text for place, row in enumerate(torn) if place not in swallowed.of_torn]
-    inside = [line for first in sorted(lost) for line in lost[first]]
     ledger = dropped(f"{name}: another number of fields than its header", sorted(_first(alone, mark)))
-    ledger += dropped(f"{name}: {SWALLOWED}", _first(inside, mark))
+    ledger += dropped(f"{name}: {SWALLOWED}", _first(lost, mark))
     return Sheet(where, columns, number).filter(whole), ledger
 
 
@@ -81,6 +76,19 @@ def header(tree: Tree, name: str, content: bytes | None = None) -> list[str]:
         return head.schema.names
     except pa.ArrowInvalid as fault:
         raise _no_table(f"{tree}/{name}", fault) from None
+
+
+def _numbered(rows: int, torn: Sequence[csv.InvalidRow], swallowed: Swallowed) -> tuple[Ints, Bools, list[str]]:
+    """The number of each row that was read, which of them are whole, and the lines that are lost in quotes."""
+    gone = np.array([row.number - 1 for row in torn], dtype=np.int64)
+    record = np.setdiff1d(np.arange(1, rows + len(gone) + 1), gone)
+    number, whole = record.copy(), np.ones(rows, dtype=bool)
+    whole[list(swallowed.of_rows)] = False
+    lost = {record[place]: lines for place, lines in swallowed.of_rows.items()}
+    lost |= {gone[place]: lines for place, lines in swallowed.of_torn.items()}
+    for first, lines in lost.items():
+        number[record > first] += len(lines) - 1
+    return number, whole, [line for first in sorted(lost) for line in lost[first]]
 
 
 def _first(lines: Sequence[str], mark: str) -> list[str]:

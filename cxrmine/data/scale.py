@@ -32,10 +32,10 @@ Floats = npt.NDArray[np.float64]
 
 
 def in_pixels_of_films(
-    tree: Tree, boxes: pa.Table | None, path_of: Mapping[str, str | None], drawn_on: str
+    tree: Tree, boxes: pa.Table | None, path_of: Mapping[str, str | None], drawn_on: str, sizes_needed: bool
 ) -> tuple[pa.Table | None, tuple[Dropped, ...], tuple[str, ...]]:
     """The boxes, the ledger and notes. `drawn_on`: words for what they were drawn on; where there are none, boxes are
-    in pixels of the films whatever their size."""
+    in pixels of the films whatever their size; and so is, unless `sizes_needed`, a box of which no size is told."""
     if boxes is None or not drawn_on:
         return boxes, (), ()
     paths = [path_of.get(name or "") for name in boxes["image_id"].to_pylist()]
@@ -47,7 +47,7 @@ def in_pixels_of_films(
     with np.errstate(invalid="ignore"):
         scale = films / told
         other = np.isfinite(scale).all(axis=1) & (scale != 1).any(axis=1)
-        unsure = np.isfinite(films).all(axis=1) & np.isnan(told).any(axis=1)
+        unsure = np.isfinite(films).all(axis=1) & np.isnan(told).any(axis=1) & sizes_needed
         beyond = unsure & (corner[:, 2:] > films * (1 + BEYOND) + 1).any(axis=1)
     factor = np.where(other[:, None], np.tile(scale, 2), 1.0)
     for place, name in enumerate(COORDINATES):

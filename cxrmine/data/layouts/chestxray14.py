@@ -39,7 +39,6 @@ SHAPE = "ChestX-ray14 (a file Data_Entry_2017*.csv or Data_Entry_2017*.csv.gz in
 NORMAL = "No Finding"
 NEEDED, OTHERS = ("Image Index", "Finding Labels", "Patient ID"), ("View Position",)
 LISTS = ("train_val_list.txt", "test_list.txt")
-PUBLISHED = r"^[0-9]{8}_[0-9]{3}\."
 OF_PHANTOMS = "truth.parquet"
 DRAWN_ON = f"films of {nih.SIDE}×{nih.SIDE} pixels"
 FOLDER = re.compile(r"(images(_\d+)?(\.tar\.gz|\.tgz|\.tar|\.zip)?/)?(images/)?[^/]+")
@@ -141,13 +140,12 @@ def _read_list(tree: Tree, name: str) -> pa.StringArray:
 
 
 def _boxes(tree: Tree) -> tuple[pa.Table | None, str]:
-    """As drawn; and what they were drawn on, where films have NIH's names and so may be copies of another size."""
+    """As drawn; and what they were drawn on, where films may be copies of another size."""
     name = tree.first("BBox_List_2017.csv") or (_only(tree, "BBox_List") if _candidates(tree, "BBox_List") else None)
     if not name:
         return None, ""
     table = nih.read(nih.by_position(tree.text(name), f"{tree}/{name}")).table
-    published = pc.any(pc.match_substring_regex(table["image_id"], PUBLISHED)).as_py()
-    return table, DRAWN_ON if published and not tree.has(OF_PHANTOMS) else ""
+    return table, "" if tree.has(OF_PHANTOMS) else DRAWN_ON
 
 
 def _films(tree: Tree, known: set[str]) -> tuple[dict[str, str], tuple[str, ...]]:

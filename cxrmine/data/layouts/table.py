@@ -18,7 +18,8 @@ split, patient, view
     is one patient is taken from it, and `patient_id` is then the first image of that patient. Where there are
     train rows and no val rows, 10 % of the training patients become `val`.
 boxes.csv, boxes.parquet, boxes.json, or *bbox*
-    Boxes in any form of data.drawn.read, of images named as in the table, or with or without folders and ending.
+    Boxes in any form of data.drawn.read, of images named as in the table, or with or without folders and ending. Where
+    the form or the file tells the size of what they were drawn on, they are scaled to copies of another, which is said.
 table
     Which file, where several could be it: --columns table=labels.csv. Files with the same columns whose names each
     speak of another split (train.csv, valid.csv, test.csv) are one table, and the name is the split, if no column is.
@@ -92,6 +93,7 @@ def read(tree: Tree, reading: Reading) -> Raw:
         looked_at=_looked_at(sheet, columns, drawn),
         dropped=ledger + dropped(SEVERAL_FILMS, unclear),
         notes=(*notes, *about_people, *about_split, *about_labels, *about_boxes),
+        drawn_on="films of the size that their file tells" if drawn else "",
     )
 
 

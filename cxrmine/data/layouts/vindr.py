@@ -121,6 +121,7 @@ def read(tree: Tree, reading: Reading) -> Raw:
         notes=tuple(_notes(parts, table, len(unlabelled), bool(sizes))),
         is_film=lambda path: FILM.fullmatch(path) is not None and path not in unlabelled,
         drawn_on=DRAWN_ON,
+        sizes_needed=True,
     )
 
 

@@ -161,6 +161,16 @@ def test_copies_of_vindr_without_sizes(tmp_path: Path) -> None:
     assert index.boxes.num_rows == 3
 
 
+def test_a_jpeg_with_much_before_its_size(tmp_path: Path) -> None:
+    """Two segments of 60,000 bytes each, as cameras put thumbnails there."""
+    index = nih(tmp_path, "00000001_000.jpg", width=256)
+    data = cv2.imencode(".jpg", film(512, 512))[1].tobytes()
+    segment = b"\xff\xe1\xea\x60" + bytes(59998)
+    (tmp_path / "images" / "00000001_000.jpg").write_bytes(data[:2] + 2 * segment + data[2:])
+    assert corners(index.boxes).tolist() == [[128, 64, 192, 128]]
+    assert corners(open_dataset(tmp_path).boxes).tolist() == [[256, 128, 384, 256]]
+
+
 @pytest.mark.parametrize("ending", [".png", ".jpg"])
 def test_sizes_from_the_beginning_of_a_file(ending: str) -> None:
     data = cv2.imencode(ending, film(70, 30))[1].tobytes()

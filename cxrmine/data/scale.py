@@ -20,7 +20,7 @@ from cxrmine.data.index import OF_ANOTHER_SIZE, Dropped, dropped
 from cxrmine.data.tree import ONE_WAY, Tree
 from cxrmine.tables import COORDINATES
 
-COPY = re.compile(r".+\.(png|jpe?g)", re.IGNORECASE)
+ORIGINAL = re.compile(r".+\.(dcm|dicom|img)", re.IGNORECASE)
 TOLD = ("image_width", "image_height")
 HEAD = 2**16  # bytes, in which the size of nearly all files stands
 SAMPLED = 8  # films of a tar archive that are looked at before its others: there is no short way to these
@@ -40,7 +40,7 @@ def in_pixels_of_films(
         return boxes, (), ()
     paths = [path_of.get(name or "") for name in boxes["image_id"].to_pylist()]
     told = np.column_stack([boxes[name].cast(pa.float64()).fill_null(np.nan).to_numpy() for name in TOLD])
-    copies = {path for path in paths if path and COPY.fullmatch(path)}
+    copies = {path for path in paths if path and not ORIGINAL.fullmatch(path)}
     sizes = _sizes(tree, copies, {path: (w, h) for path, (w, h) in zip(paths, told.tolist(), strict=True) if path})
     films = np.array([sizes.get(path or "", (np.nan, np.nan)) for path in paths], np.float64).reshape(-1, 2)
     corner = np.column_stack([boxes[name].fill_null(np.nan).to_numpy() for name in COORDINATES])
@@ -124,7 +124,7 @@ def _of_file(tree: Tree, path: str) -> Size | None:
             return None
         with where.open("rb") as file:
             head = file.read(HEAD)
-            return announced_size(head) or (announced_size(head + file.read()) if len(head) == HEAD else None)
+            return announced_size(head) or (announced_size(head + file.read()) if head.startswith(JPEG_START) else None)
     except OSError:
         return None
 

@@ -338,7 +338,7 @@ def test_notes_on_unusual_labels(tmp_path: Path) -> None:
         ),
         (HEADER.encode() + b"\n", "Nothing is left"),
         (HEADER.encode() + b"\na.png,No Finding,0,1,50,M,PA,1,1,1,1\n", "No image of .* has a finding"),
-        (b"\xff\xfe\x00junk\n\xff\xff", "is not a table|no column"),
+        (b"\xff\xfe\x00junk\n\xff\xff", "is not UTF-8 text"),
     ],
 )
 def test_a_broken_data_entry_says_so(tmp_path: Path, content: bytes, sentence: str) -> None:

@@ -30,6 +30,7 @@ from cxrmine.data.index import (
 )
 from cxrmine.data.people import SPACING, from_headers
 from cxrmine.data.reading import Reading
+from cxrmine.data.scale import in_pixels_of_films
 from cxrmine.data.tree import Tree, is_safe
 from cxrmine.errors import CxrError
 from cxrmine.tables import COORDINATES
@@ -57,7 +58,10 @@ class Raw:
     told: of patient and view, what the dataset's own tables tell as well as headers of DICOM films could. Where patient
     is not among it, patient_id is the image's name.
     labels: of each finding, in their order, int8 an image; null: not mentioned.
-    boxes: as drawn, with the columns of data.drawn.sheet.SCHEMA. looked_at: which reader read which image, or None.
+    boxes: as drawn, with the columns of data.drawn.sheet.SCHEMA. drawn_on: words for the films that these were drawn
+    on, where those that lie here may be copies of another size; image_width and image_height are then of the former.
+    sizes_needed: without these, boxes that reach far beyond a copy are not taken to be in its pixels.
+    looked_at: which reader read which image, or None.
     organs: index.ORGAN_SCHEMA, or None; path is null where a mask should be and is not.
     """
 
@@ -72,6 +76,8 @@ class Raw:
     is_film: Callable[[str], bool] = field(default=lambda name: FILM.fullmatch(name) is not None)
     organs: pa.Table | None = None
     told: tuple[str, ...] = ("patient",)
+    drawn_on: str = ""
+    sizes_needed: bool = False
 
 
 def assemble(tree: Tree, raw: Raw, reading: Reading) -> Index:
@@ -93,7 +99,9 @@ def assemble(tree: Tree, raw: Raw, reading: Reading) -> Index:
     if not labels:
         raise CxrError(f"No image of {tree} has a finding.", "Its labels say of every image that there is none.")
     split, said = _split(images)
-    boxes, box_faults = _boxes(raw.boxes, raw.images["image_id"], images["image_id"], tuple(labels))
+    films = dict(zip(images["image_id"].to_pylist(), path.take(order).to_pylist(), strict=True))
+    drawn, other_size, scaled = in_pixels_of_films(tree, raw.boxes, films, raw.drawn_on, raw.sizes_needed)
+    boxes, box_faults = _boxes(drawn, raw.images["image_id"], images["image_id"], tuple(labels))
     organs, mask_faults = _organs(tree, raw, images["image_id"])
     columns = {
         "image_id": images["image_id"],
@@ -114,8 +122,8 @@ def assemble(tree: Tree, raw: Raw, reading: Reading) -> Index:
         tuple(labels),
         pa.table(columns).combine_chunks(),
         boxes,
-        ledger + file_faults + box_faults + mask_faults,
-        (*raw.notes, *about_headers, *said),
+        ledger + file_faults + other_size + box_faults + mask_faults,
+        (*raw.notes, *about_headers, *said, *scaled),
         looked_at,
         tree,
         organs=organs,

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrmine.data.drawn import coco, ham, nih, plain, rsna, vindr
-from cxrmine.data.drawn.sheet import Drawn, Sheet
+from cxrmine.data.drawn.sheet import Drawn, Sheet, delimiter
 from cxrmine.data.gzipped import unpacked
 from cxrmine.errors import CxrError, UsageError, rows_text
 from cxrmine.settings import assignments
@@ -129,7 +129,8 @@ def parquet_sheet(content: bytes, path: Path) -> Sheet:
 def _csv(text: str, path: Path, named: bool) -> Sheet:
     """`row` counts every line of the table after the header, so that blank ones, which say nothing, have a number."""
     try:
-        records = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        mark = delimiter(text.encode())
+        records = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True))
     except csv.Error as fault:
         raise CxrError(f"{path} is a damaged CSV file: {fault}.", "Get the file again.") from None
     start = next((i for i, record in enumerate(records) if _said(record)), None)

@@ -16,7 +16,7 @@ PLAIN_LINE_SECONDS = 30.0  # how often a pipe or a log file gets a line instead 
 class Progress:
     """A tqdm bar on a terminal; elsewhere a line every 30 seconds. Rate and time left in both."""
 
-    def __init__(self, total: int, label: str, unit: str, shown: bool) -> None:
+    def __init__(self, total: int, label: str, unit: str, shown: bool, after: float = 0.0) -> None:
         self.total, self.label, self.unit, self.shown = total, label, unit, shown
         self.done = 0
         self.initial = 0
@@ -27,7 +27,8 @@ class Progress:
         if shown and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=total, desc=label, unit=f" {unit}", file=sys.stderr, leave=True, dynamic_ncols=True)
+            form = {"unit": f" {unit}", "leave": True, "dynamic_ncols": True, "delay": after}
+            self.bar = tqdm(total=total, desc=label, file=sys.stderr, **form)
 
     def resume_at(self, done: int) -> None:
         """Work that an earlier process did: shown as done, left out of the rate."""
@@ -72,8 +73,11 @@ def clock(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def progress_bar(total: int, label: str, unit: str = "images", shown: bool = True) -> Iterator[Progress]:
-    bar = Progress(total, label, unit, shown)
+def progress_bar(
+    total: int, label: str, unit: str = "images", shown: bool = True, after: float = 0.0
+) -> Iterator[Progress]:
+    """`after`: seconds that the work may take before a bar is shown."""
+    bar = Progress(total, label, unit, shown, after)
     try:
         yield bar
     finally:

@@ -27,7 +27,7 @@ class UsageError(CxrError):
 
 
 class Stopped(CxrError):
-    """A signal stopped the work after everything was saved (exit 75); the same command goes on."""
+    """A signal stopped the work (exit 75). What was saved stays; the cure says what the same command does."""
 
     exit_code = 75
 

@@ -1,4 +1,5 @@
-"""Writes docs/commands.md and docs/recipes.md from the code, and what is measured into docs/methods.md.
+"""Writes docs/commands.md and docs/recipes.md from the code, what is measured into docs/methods.md, and what check
+prints of small datasets into docs/data.md.
 
 Run it as python docs/build.py; a test compares. measured/am-phantom.json is the am-tables.json that
 examples/am_tables.py leaves, which prints its tables with am_tables(); ham-….json are those of ham_tables.py.
@@ -6,7 +7,10 @@ examples/am_tables.py leaves, which prints its tables with am_tables(); ham-….
 
 import json
 import statistics
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +104,23 @@ def methods() -> str:
     page = page[: page.index(HAM_BEGIN)] + HAM_BEGIN + tables + page[page.index(HAM_END) :]
     found = f"\n{irnet_tables(json.loads(IRNET_TABLES.read_text()))}\n" if IRNET_TABLES.is_file() else ""
     return page[: page.index(IRNET_BEGIN)] + IRNET_BEGIN + found + page[page.index(IRNET_END) :]
+
+
+def data() -> str:
+    """docs/data.md as it is, with what check prints now of each dataset of tests/in_documents.py between its marks."""
+    sys.path.insert(0, str(HERE.parent))
+    from tests.in_documents import EXAMPLES
+
+    page = (HERE / "data.md").read_text()
+    for name, write in EXAMPLES.items():
+        with tempfile.TemporaryDirectory() as here, chdir(here):
+            folder = write(Path(here))
+            printed = CliRunner().invoke(app, ["check", "--data", folder]).stdout
+        begin, end = (f"<!-- check of {name}: {word} -->\n" for word in ("begin", "end"))
+        lines = [f"$ cxrmine check --data {folder}", *(line.rstrip() for line in printed.strip().splitlines())]
+        shown = "```\n" + "\n".join(lines) + "\n```\n"
+        page = page[: page.index(begin)] + begin + shown + page[page.index(end) :]
+    return page
 
 
 def am_tables(measured: Mapping[str, Any]) -> str:
@@ -252,5 +273,5 @@ def _mean(values: Sequence[float], sign: str) -> str:
 
 
 if __name__ == "__main__":
-    for page in (commands, recipes, methods):
+    for page in (commands, recipes, methods, data):
         (HERE / f"{page.__name__}.md").write_text(page())

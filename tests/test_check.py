@@ -1,17 +1,23 @@
 """Every fault that is planted in a dataset is found, named, and counted."""
 
+import io
 import json
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from cxrmine import console
+from cxrmine.cli import app
 from cxrmine.errors import CxrError
 from cxrmine.report.checked import tables
+from cxrmine.stages import look
 from cxrmine.stages.check import Check, CheckReport, Fault, run
+from tests import test_chexpert
 
 HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,View Position"
 WIDTH, HEIGHT = 60, 40
@@ -59,6 +65,11 @@ def test_a_sound_dataset_has_no_fault(tmp_path: Path, capsys: pytest.CaptureFixt
     assert document["sizes"] == {"60x40": 2}
     assert document["findings"]["Mass"] == {
         "train": 0, "val": 0, "test": 1, "uncertain": 0, "boxes": 1, "boxed_images": 1,
+        "labels": {
+            "train": {"present": 0, "uncertain": 0, "absent": 1, "not_mentioned": 0},
+            "val": {"present": 0, "uncertain": 0, "absent": 0, "not_mentioned": 0},
+            "test": {"present": 1, "uncertain": 0, "absent": 0, "not_mentioned": 0},
+        },
     }  # fmt: skip
     assert document["findings"]["Effusion"]["boxes"] == 0
     assert document["layout"] == "ChestX-ray14"
@@ -70,6 +81,8 @@ def test_a_sound_dataset_has_no_fault(tmp_path: Path, capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out
     for word in ("ChestX-ray14", "patients", "Mass", "Effusion", "60x40 2", "official lists"):
         assert word in shown
+    assert "train, test: every other image is labelled absent" in shown
+    assert "Labels of" not in shown
     assert closing == "No fault found."
 
 
@@ -163,6 +176,109 @@ def test_examples_are_few_and_counts_are_all(tmp_path: Path) -> None:
     assert tables(report.config.data, report.document)[0][-1].rows == (
         ("no file for this image", "error", "7", "m0.png; m1.png; m2.png"),
     )
+
+
+@pytest.mark.parametrize("inverted", [True, False])
+def test_the_same_film_in_two_splits_though_it_looks_inverted(tmp_path: Path, inverted: bool) -> None:
+    root = write(tmp_path / "d", ["c.png,Mass,0,3,PA"], train=["c.png"])
+    pixels = np.random.default_rng(3).integers(60, 100, (HEIGHT, WIDTH), dtype=np.uint8)
+    pixels[:, 3 * WIDTH // 8 : 5 * WIDTH // 8] += 100
+    for name in ("a.png", "c.png"):  # of the test list and the other
+        (root / "images" / name).write_bytes(cv2.imencode(".png", 255 - pixels if inverted else pixels)[1].tobytes())
+    faults = found(run(Check(root)))
+    assert faults.pop("same pixels in two splits") == ("error", 1, ("a.png = c.png",))
+    assert [kind.partition(":")[0] for kind in faults] == ["image that looks inverted"] * inverted
+
+
+@pytest.mark.parametrize(("spot", "kind"), [(0, "constant image"), (200, "black image")])
+def test_films_with_nothing_on_them_are_not_taken_for_copies(tmp_path: Path, spot: int, kind: str) -> None:
+    root = write(tmp_path / "d", ["c.png,Mass,0,3,PA"], train=["c.png"])
+    pixels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    pixels[0, 0] = spot
+    for name in ("a.png", "c.png"):
+        (root / "images" / name).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    assert [(kind.partition(":")[0], count) for kind, (_, count, _) in found(run(Check(root))).items()] == [(kind, 2)]
+
+
+def of_chexpert(root: Path) -> Path:
+    """Of training Edema is present once, uncertain twice and absent once, and three films say nothing of it."""
+    findings = test_chexpert.OBSERVATIONS[1:]
+    said = ("1.0", "-1.0", "-1.0", "0.0", "", "", "")
+    folder = root / "CheXpert-v1.0"
+    for name, values in (("train", said), ("valid", ("0.0", "1.0"))):
+        rows = []
+        for i, value in enumerate(values):
+            path = f"{name}/patient{i + 10 * len(values):05}/study1/view1_frontal.jpg"
+            labels = dict.fromkeys(findings, "" if name == "train" else "0.0") | {"Edema": value}
+            rows.append(test_chexpert.row(path, **{f.replace(" ", "_"): v for f, v in labels.items()}))
+            (folder / path).parent.mkdir(parents=True)
+            (folder / path).write_bytes(film(i + 10 * len(values), ending=".jpg"))
+        test_chexpert.table(folder / f"{name}.csv", rows)
+    return folder
+
+
+def test_labels_that_are_uncertain_or_blank_by_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = run(Check(of_chexpert(tmp_path)))
+    edema = report.document["findings"]["Edema"]
+    assert edema["labels"] == {
+        "train": {"present": 1, "uncertain": 2, "absent": 1, "not_mentioned": 3},
+        "val": {"present": 1, "uncertain": 0, "absent": 1, "not_mentioned": 0},
+        "test": {"present": 0, "uncertain": 0, "absent": 0, "not_mentioned": 0},
+    }
+    assert (edema["train"], edema["val"], edema["uncertain"]) == (1, 1, 2)
+    assert report.document["findings"]["Fracture"]["labels"]["train"]["not_mentioned"] == 7
+    sheets = tables(report.config.data, report.document)[0]
+    assert [sheet.title for sheet in sheets[1:]] == [
+        "Images that have the finding, and truth boxes", "Labels of the 7 images of train",
+    ]  # fmt: skip
+    assert sheets[1].note.splitlines()[1:] == ["val: every other image is labelled absent; none is uncertain or blank"]
+    assert sheets[2].header == ("finding", "present", "uncertain", "absent", "not mentioned")
+    assert ("Edema", "1", "2", "1", "3") in sheets[2].rows
+    assert len(sheets[2].rows) == 13
+    for sheet in sheets[1:]:
+        console.table(sheet.title, sheet.header, sheet.rows)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_what_the_command_says_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: Check) -> CheckReport:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cxrmine.stages.check.run", interrupted)
+    stopped = CliRunner().invoke(app, ["check", "--data", str(tmp_path)])
+    assert stopped.exit_code == 75
+    assert stopped.stderr.splitlines() == [
+        "error: Stopped.", "       Nothing is kept of a check: the same command begins again.",
+    ]  # fmt: skip
+    shown = CliRunner(env={"COLUMNS": "100"}).invoke(app, ["check", "--help"]).output
+    assert "Processes; a few films are left to threads." in shown
+    assert "(cores)" in shown
+    assert "at most 8" not in shown
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_a_tar_archive_is_told_film_by_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: bool) -> None:
+    """The archive is one portion, and the bar moves before its end."""
+    names = [f"{i}.png" for i in range(8)]
+    with tarfile.open(tmp_path / "d.tar", "w") as archive:
+        for name, content in [("l.csv", "image,patient,Mass\n" + "".join(f"{n},{n},1\n" for n in names))]:
+            add(archive, name, content.encode())
+        for i, name in enumerate(names):
+            add(archive, name, film(i, 1500, 1500))
+    monkeypatch.setattr(look, "FEW", 400 if few else 0)
+    monkeypatch.setattr(look, "BETWEEN", 0.01)
+    steps: list[int] = []
+    advance = console.Progress.advance
+    monkeypatch.setattr(console.Progress, "advance", lambda bar, n: (steps.append(n), advance(bar, n)))
+    assert run(Check(tmp_path / "d.tar", workers=2)).document["sizes"] == {"1500x1500": 8}
+    assert sum(steps) == 8
+    assert len([n for n in steps if n]) > 2
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    archive.addfile(entry, io.BytesIO(content))
 
 
 def test_several_sizes_are_information(tmp_path: Path) -> None:

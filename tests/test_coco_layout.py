@@ -79,7 +79,7 @@ def test_roboflow_s_folders(tmp_path: Path) -> None:
 def test_without_a_key_every_image_is_a_patient_and_that_is_said(tmp_path: Path) -> None:
     index = open_dataset(write(tmp_path / "d", cases(8), own_patients=False))
     assert rows(index, "patient_id") == rows(index, "image_id")
-    assert sum(note.startswith("CAREFUL: nobody says who the patients are") for note in index.notes) == 1
+    assert sum(note.startswith("CAREFUL: nobody says who the patient of 8 images is") for note in index.notes) == 1
     told = open_dataset(tmp_path / "d", Reading({"patient": "patient"}))
     assert rows(told, "patient_id")[:3] == [("p0",), ("p0",), ("p1",)]
     with pytest.raises(CxrError, match=r"no entry of images has the key patien for patient. Did you mean patient\?"):

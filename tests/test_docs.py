@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("name", ["commands", "recipes", "methods"])
+@pytest.mark.parametrize("name", ["commands", "recipes", "methods", "data"])
 def test_generated_pages_are_what_the_program_says(name: str) -> None:
     build = runpy.run_path(str(ROOT / "docs" / "build.py"))
     assert (ROOT / "docs" / f"{name}.md").read_text() == build[name](), "run python docs/build.py"
@@ -46,3 +46,6 @@ def test_every_link_leads_somewhere() -> None:
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name} → {target}"
+        headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+        places = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert set(re.findall(r"\]\(#([^)]+)\)", page.read_text())) <= places, page.name

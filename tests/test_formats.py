@@ -15,7 +15,7 @@ import pytest
 
 from cxrmine.boxes.lint import lint
 from cxrmine.boxes.table import truth_table, write_boxes
-from cxrmine.data.drawn import read as reading
+from cxrmine.data import gzipped
 from cxrmine.data.drawn import vindr
 from cxrmine.data.drawn.read import parse_columns, read_drawn
 from cxrmine.data.drawn.sheet import LOOKED_AT, SCHEMA, Drawn
@@ -488,7 +488,7 @@ def test_paths_that_are_no_files(tmp_path):
 
 
 def test_a_gzip_file_that_swells_is_refused(write, monkeypatch):
-    monkeypatch.setattr(reading, "MOST_UNPACKED", 2**20)
+    monkeypatch.setattr(gzipped, "MOST_UNPACKED", 2**20)
     with pytest.raises(CxrError, match="unpacks to more than 1 MiB"):
         read_drawn(write(gzip.compress(bytes(2**20 + 1), mtime=0)))
     assert len(read_drawn(write(gzip.compress(NIH.encode(), mtime=0))).table) == 0

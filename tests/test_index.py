@@ -338,7 +338,7 @@ def test_notes_on_unusual_labels(tmp_path: Path) -> None:
         ),
         (HEADER.encode() + b"\n", "Nothing is left"),
         (HEADER.encode() + b"\na.png,No Finding,0,1,50,M,PA,1,1,1,1\n", "No image of .* has a finding"),
-        (b"\xff\xfe\x00junk\n\xff\xff", "is not a table|no column"),
+        (b"\xff\xfe\x00junk\n\xff\xff", "is not UTF-8 text"),
     ],
 )
 def test_a_broken_data_entry_says_so(tmp_path: Path, content: bytes, sentence: str) -> None:
@@ -353,7 +353,7 @@ def test_broken_gzip_two_releases_and_unknown_folders_say_so(tmp_path: Path) -> 
     with pytest.raises(CxrError, match="damaged or cut off"):
         open_dataset(tmp_path)
     entries.write_bytes(b"plain")
-    with pytest.raises(CxrError, match="not a gzip file"):
+    with pytest.raises(CxrError, match="is not a table"):
         open_dataset(tmp_path)
     (tmp_path / "Data_Entry_2017_v2020.csv").write_text(HEADER)
     with pytest.raises(CxrError, match="2 files Data_Entry_2017"):
@@ -363,5 +363,5 @@ def test_broken_gzip_two_releases_and_unknown_folders_say_so(tmp_path: Path) -> 
     with pytest.raises(CxrError, match="is a file, not a dataset folder"):
         open_dataset(entries)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CxrError, match=r"(?s)no layout.*ChestX-ray14.*Data_Entry_2017"):
+    with pytest.raises(CxrError, match=r"no layout.* at its top: nothing.*docs/data"):
         open_dataset(tmp_path / "empty")

@@ -208,14 +208,15 @@ def test_unpacked_in_many_ways(films: str, masks: str, tmp_path: Path) -> None:
 
 
 def test_endings_and_small_letters(tmp_path: Path) -> None:
-    (tmp_path / "JPCLN001.img").write_bytes(as_written(raw(0)))
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "JPCLN001.img").write_bytes(as_written(raw(0)))
     write_png(tmp_path / "jpcln002.PNG", np.eye(64, dtype=np.uint8))
     write_png(tmp_path / "copies" / "JPCLN001.png", np.eye(64, dtype=np.uint8))
     write_gif(tmp_path / "fold1" / "masks" / "LEFT_LUNG" / "jpcln001.GIF", organ_masks()["left_lung"])
     write_png(tmp_path / "fold2" / "masks" / "left lung" / "JPCLN002.png", np.eye(64, dtype=np.uint8))
     index = open_dataset(tmp_path)
     rows = {row["image_id"]: row["path"] for row in index.table.to_pylist()}
-    assert rows == {"JPCLN001": "JPCLN001.img", "JPCLN002": "jpcln002.PNG"}
+    assert rows == {"JPCLN001": "films/JPCLN001.img", "JPCLN002": "jpcln002.PNG"}
     assert index.organs is not None
     assert index.organs["organ"].to_pylist() == ["left_lung"] * 2
     assert reasons(index) == {"second file of an image": 1}
@@ -309,9 +310,10 @@ def test_other_datasets_are_not_taken_for_it(tmp_path: Path) -> None:
     """Among several datasets none is chosen, and masks alone are no films."""
     write_png(tmp_path / "a" / "JSRT" / "All247images" / "JPCLN001.png", np.eye(64, dtype=np.uint8))
     (tmp_path / "a" / "NIH").mkdir()
+    (tmp_path / "a" / "NIH" / "Data_Entry_2017.csv").write_text("Image Index,Finding Labels,Patient ID\n")
     write_masks(tmp_path / "b", ["JPCLN001"], 64, 64, "png")
-    for folder in ("a", "b"):
-        with pytest.raises(CxrError, match="in no layout that is known here"):
+    for folder, why in (("a", "has 2 datasets in it"), ("b", "in no layout that is known here")):
+        with pytest.raises(CxrError, match=why):
             open_dataset(tmp_path / folder)
 
 

@@ -350,6 +350,15 @@ def test_masks_that_cannot_be_read_have_no_say(tmp_path: Path) -> None:
     assert check(Check(root, fast=True, workers=1)).ok
 
 
+def test_few_of_the_first_do_not_decide(tmp_path: Path) -> None:
+    """Of the first eleven films one can be read, and it lies; of the two after them none does."""
+    names = tuple("abcdefghijklm")
+    root = write(tmp_path, names, lies=("a",))
+    for name in names[1:11]:
+        (root / "organs/left_lung" / f"{name}.png").write_bytes(b"?")
+    assert not any("left and right are swapped" in note for note in open_dataset(root).notes)
+
+
 def test_an_archive_of_it_all(tmp_path: Path) -> None:
     root = write(tmp_path / "above" / "data")
     archive = Path(shutil.make_archive(str(tmp_path / "data"), "zip", tmp_path / "above"))

@@ -1,11 +1,15 @@
 """The RSNA Pneumonia Detection Challenge: one finding, several boxes an image, and a test part that says nothing."""
 
+import json
 from pathlib import Path
+
+import pytest
 
 from cxrmine.data.datasets import open_dataset
 from cxrmine.data.index import UNMENTIONED, Index, corners
 from cxrmine.data.layouts import rsna
 from cxrmine.data.tree import Tree
+from cxrmine.errors import CxrError
 from tests.miniature import Case, cases, write_dicom
 
 NAMES = {"Cardiomegaly": "Lung Opacity", "Pneumothorax": "Lung Opacity"}
@@ -87,6 +91,52 @@ def test_first_stage_and_a_packed_table(tmp_path: Path) -> None:
     assert open_dataset(root).notes[1] == "labels: stage_1_train_labels.csv"
     write(root, cases(8), stage=2)
     assert len(open_dataset(root)) == 8
+
+
+MAPPINGS = "pneumonia-challenge-dataset-mappings_2018.json"
+
+
+def mapped(*pairs: tuple[str, str]) -> str:
+    """patientId, the film's name in ChestX-ray14"""
+    keys = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+    entries = [
+        {"subset_img_id": image, "img_id": film, "orig_labels": ["No Finding"], **dict.fromkeys(keys, "1.2")}
+        for image, film in pairs
+    ]
+    return json.dumps(entries)
+
+
+def test_patients_by_rsna_s_mappings(tmp_path: Path) -> None:
+    """Of 40 films 38 are mapped, four a person: nobody is in two splits, and two films are people of their own."""
+    made = cases(40)
+    root = write(tmp_path, made)
+    before = open_dataset(root)
+    assert len(set(before.table["patient_id"].to_pylist())) == 40
+    assert any(note.startswith("CAREFUL: patients") and MAPPINGS in note for note in before.notes)
+    put(
+        root / "more", MAPPINGS, mapped(*((name_of(c), f"{c.number // 4:08}_{c.number % 4:03}.png") for c in made[:38]))
+    )
+    index = open_dataset(root)
+    patients = dict(zip(index.table["image_id"].to_pylist(), index.table["patient_id"].to_pylist(), strict=True))
+    assert patients == {name_of(c): str(c.number // 4) for c in made[:38]} | {name_of(c): name_of(c) for c in made[38:]}
+    people: dict[str, set[str]] = {}
+    for patient, split in zip(index.table["patient_id"].to_pylist(), index.table["split"].to_pylist(), strict=True):
+        people.setdefault(patient, set()).add(split)
+    assert all(len(splits) == 1 for splits in people.values())
+    assert {split for splits in people.values() for split in splits} >= {"train", "test"}
+    assert (
+        f"patients: those of ChestX-ray14, by more/{MAPPINGS}; 2 images are not in it, and each counts as a patient of "
+        "its own"
+    ) in index.notes
+    assert not any(note.startswith("CAREFUL: patients") for note in index.notes)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "[1]", '[{"subset_img_id": "a"}]', '[{"img_id": "x.png"}]'])
+def test_mappings_of_another_form(tmp_path: Path, text: str) -> None:
+    put(tmp_path, "stage_2_train_labels.csv", HEADER, "a,,,,,0", "b,1,2,3,4,1")
+    put(tmp_path, MAPPINGS, text)
+    with pytest.raises(CxrError, match=r"mappings_2018\.json is no list of objects with subset_img_id and img_id"):
+        open_dataset(tmp_path)
 
 
 def test_rows_that_contradict_or_say_nothing(tmp_path: Path) -> None:

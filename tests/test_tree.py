@@ -5,10 +5,12 @@ import io
 import os
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from cxrmine.data import zips
 from cxrmine.data.encoded import Unreadable
 from cxrmine.data.tree import Tree, is_safe
 from cxrmine.errors import CxrError
@@ -140,7 +142,68 @@ def test_gzipped_tables(tmp_path: Path) -> None:
     assert tree.first("a.csv", "b.csv") == "a.csv.gz"
     assert tree.first("z.csv") is None
     assert tree.text("a.csv.gz") == "x,y\n"
-    with pytest.raises(CxrError, match="is not a gzip file"):
-        tree.read("b.csv.gz")
+    assert tree.text("b.csv.gz") == "x,y\n"  # unpacked by a browser, under the name it had
+    (tmp_path / "D.CSV.GZ").write_bytes(gzip.compress(b"x,y\n"))
+    assert tree.text("D.CSV.GZ") == "x,y\n"
     with pytest.raises(CxrError, match="damaged or cut off"):
         tree.read("c.csv.gz")
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of zip archives whose directory is read from here on."""
+    seen: list[str] = []
+
+    class Opened(zipfile.ZipFile):
+        def __init__(self, path: Path) -> None:
+            seen.append(path.name)
+            super().__init__(path)
+
+    monkeypatch.setattr(zips, "ZipFile", Opened)
+    return seen
+
+
+def test_the_directory_of_a_zip_is_read_once(tmp_path: Path, opened: list[str]) -> None:
+    path = zipped(tmp_path / "a.zip", {f"{i}.png": b"%d" % i for i in range(50)})
+    tree = Tree(path, archives=True)
+    with ThreadPoolExecutor(4) as pool:
+        read = [found for part in pool.map(lambda n: list(tree.stream([n])), tree.names) for found in part]
+    assert dict(read) == {f"{i}.png": b"%d" % i for i in range(50)}
+    assert opened == ["a.zip"]
+
+
+def test_a_zip_that_is_another_by_now_is_opened_again(tmp_path: Path, opened: list[str]) -> None:
+    path = zipped(tmp_path / "a.zip", {"a.png": b"A"})
+    tree = Tree(path, archives=True)
+    assert dict(tree.stream(["a.png"])) == {"a.png": b"A"}
+    zipped(path, {"b.png": b"xx", "a.png": b"BB"})
+    assert dict(tree.stream(["a.png"])) == {"a.png": b"BB"}
+    assert opened == ["a.zip", "a.zip"]
+    assert [at for at, _ in zips._kept].count(path) == 1
+
+
+def test_few_zips_stay_open_and_one_that_is_read_from_stays_so(tmp_path: Path) -> None:
+    paths = [zipped(tmp_path / f"{i}.zip", {"a.png": b"A", "b.png": b"%d" % i}) for i in range(5)]
+    reading = Tree(paths[0], archives=True).stream(["a.png", "b.png"])
+    assert next(reading) == ("a.png", b"A")
+    first = zips.open_zip(paths[0]).archive
+    for path in paths[1:]:
+        assert len(dict(Tree(path, archives=True).stream(["a.png", "b.png"]))) == 2
+    assert [at for at, _ in zips._kept] == paths[3:]
+    assert next(reading) == ("b.png", b"0")
+    reading.close()
+    file = first.fp
+    del first
+    assert file.closed
+
+
+def test_a_fork_reads_a_zip_for_itself(tmp_path: Path) -> None:
+    tree = Tree(zipped(tmp_path / "a.zip"), archives=True)
+    assert len(dict(tree.stream(FILES))) == 3
+    with zips._opening:  # as another thread may hold it
+        child = os.fork()
+        if child == 0:
+            good = not zips._kept and dict(tree.stream(FILES)) == FILES
+            os._exit(0 if good else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert dict(tree.stream(FILES)) == FILES

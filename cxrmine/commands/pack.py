@@ -43,3 +43,5 @@ def pack(
     console.say(f"{films:,} films at {size} pixels → {out}{earlier}")
     for why, count in made.unreadable.items():
         console.say(f"  {count:,} left out: {why}")
+    if made.unreadable:
+        console.say("  A finished pack stays as it is: once they are mended, pack again with --fresh.")

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrmine.data.dicom_words import LATERAL_VIEWS
 from cxrmine.data.index import (
     BOX_SCHEMA,
     FILE_WITHOUT_ROW,
@@ -27,7 +28,9 @@ from cxrmine.data.index import (
     is_validation,
     split_by_patient,
 )
+from cxrmine.data.people import SPACING, from_headers
 from cxrmine.data.reading import Reading
+from cxrmine.data.scale import in_pixels_of_films
 from cxrmine.data.tree import Tree, is_safe
 from cxrmine.errors import CxrError
 from cxrmine.tables import COORDINATES
@@ -37,10 +40,8 @@ DICOM = re.compile(r".+\.(dcm|dicom)", re.IGNORECASE)
 ENDINGS = re.compile(r"(\.dcm|\.dicom)?\.(png|jpe?g|dcm|dicom|img)$", re.IGNORECASE)
 UNSAFE_PATH = "path that leaves the dataset"
 TRAIN_AND_VAL = "train and val"  # a split of the dataset's own, of which some patients become `val`
+MEND = "Mend those files. A film is named by its path from the dataset's folder down, without .. in it."
 NO_SPLIT = "none"  # of an image that the dataset's own lists leave out
-LATERAL_VIEWS = frozenset(
-    {"LATERAL", "LAT", "LL", "RL", "L", "LLD", "RLD", "LATERAL LEFT", "LATERAL RIGHT", "XTABLE LATERAL"}
-)
 NO_DRAW = "split: no official lists here; by a fixed draw, 20 % of the patients are test"
 ROWS = pa.schema([(name, pa.string()) for name in ("image_id", "patient_id", "view", "split", "path")])
 
@@ -54,8 +55,13 @@ class Raw:
     view: null where nobody says. split: train, val, test, TRAIN_AND_VAL or NO_SPLIT; null where the dataset has none.
     path: where the film should be, in the dataset; null where its file cannot be told. Two more columns, width and
     height (int32), where the dataset tells the size of the file.
+    told: of patient and view, what the dataset's own tables tell as well as headers of DICOM films could. Where patient
+    is not among it, patient_id is the image's name.
     labels: of each finding, in their order, int8 an image; null: not mentioned.
-    boxes: as drawn, with the columns of data.drawn.sheet.SCHEMA. looked_at: which reader read which image, or None.
+    boxes: as drawn, with the columns of data.drawn.sheet.SCHEMA. drawn_on: words for the films that these were drawn
+    on, where those that lie here may be copies of another size; image_width and image_height are then of the former.
+    sizes_needed: without these, boxes that reach far beyond a copy are not taken to be in its pixels.
+    looked_at: which reader read which image, or None.
     organs: index.ORGAN_SCHEMA, or None; path is null where a mask should be and is not.
     """
 
@@ -69,26 +75,33 @@ class Raw:
     occurring: bool = False  # a finding is one only if an image has it
     is_film: Callable[[str], bool] = field(default=lambda name: FILM.fullmatch(name) is not None)
     organs: pa.Table | None = None
+    told: tuple[str, ...] = ("patient",)
+    drawn_on: str = ""
+    sizes_needed: bool = False
 
 
 def assemble(tree: Tree, raw: Raw, reading: Reading) -> Index:
     usable, ledger = _usable(raw.images)
     ledger = raw.dropped + ledger
     path, file_faults = _paths(tree, raw.images, usable, raw.is_film)
-    usable, left_out = _chosen(raw.images, usable, reading)
-    names = raw.images["image_id"].to_numpy()
+    there = pc.if_else(pa.array(usable), path, None).to_pylist()
+    listed, about_headers = from_headers(tree, raw.images, there, raw.told)
+    usable, left_out = _chosen(listed, usable, reading)
+    names = listed["image_id"].to_numpy()
     order = pa.array(sorted(np.flatnonzero(usable).tolist(), key=lambda row: names[row]), pa.int64())
-    images = raw.images.take(order).combine_chunks()
+    images = listed.take(order).combine_chunks()
     ledger += left_out
     if not len(images):
-        raise CxrError(f"Nothing is left of {tree} to read: {_ledger_text(ledger)}.", "Mend those files.")
+        raise CxrError(f"Nothing is left of {tree} to read: {_ledger_text(ledger)}.", MEND)
     labels = {finding: values.take(order) for finding, values in raw.labels.items()}
     if raw.occurring:
         labels = {finding: values for finding, values in labels.items() if pc.any(pc.equal(values, 1)).as_py()}
     if not labels:
         raise CxrError(f"No image of {tree} has a finding.", "Its labels say of every image that there is none.")
     split, said = _split(images)
-    boxes, box_faults = _boxes(raw.boxes, raw.images["image_id"], images["image_id"], tuple(labels))
+    films = dict(zip(images["image_id"].to_pylist(), path.take(order).to_pylist(), strict=True))
+    drawn, other_size, scaled = in_pixels_of_films(tree, raw.boxes, films, raw.drawn_on, raw.sizes_needed)
+    boxes, box_faults = _boxes(drawn, raw.images["image_id"], images["image_id"], tuple(labels))
     organs, mask_faults = _organs(tree, raw, images["image_id"])
     columns = {
         "image_id": images["image_id"],
@@ -99,7 +112,7 @@ def assemble(tree: Tree, raw: Raw, reading: Reading) -> Index:
         "labels": pa.StructArray.from_arrays(list(labels.values()), names=list(labels)),
         "boxed": pc.is_in(images["image_id"], value_set=boxes["image_id"].combine_chunks()),
     }
-    columns |= {name: images[name] for name in ("width", "height") if name in images.column_names}
+    columns |= {name: images[name] for name in ("width", "height", *SPACING) if name in images.column_names}
     looked_at = raw.looked_at
     if looked_at is not None:
         looked_at = looked_at.filter(_is_in(looked_at["image_id"], images["image_id"].combine_chunks()))
@@ -109,8 +122,8 @@ def assemble(tree: Tree, raw: Raw, reading: Reading) -> Index:
         tuple(labels),
         pa.table(columns).combine_chunks(),
         boxes,
-        ledger + file_faults + box_faults + mask_faults,
-        (*raw.notes, *said),
+        ledger + file_faults + other_size + box_faults + mask_faults,
+        (*raw.notes, *about_headers, *said, *scaled),
         looked_at,
         tree,
         organs=organs,
@@ -130,13 +143,20 @@ def films_by_stem(names: Iterable[str]) -> dict[str, str]:
     return films
 
 
+def films_and(tree: Tree, named: Iterable[str | None]) -> list[str]:
+    """Files with a film's ending, and those that are named exactly: a film is told by its content, not by its name."""
+    asked = {*named}
+    return [name for name in tree.names if FILM.fullmatch(name) or name in asked]
+
+
 def stem(path: str) -> str:
     """A film's name without folder and ending; of x.dcm.png it is x."""
     return ENDINGS.sub("", path.rpartition("/")[2])
 
 
 def _ledger_text(ledger: Sequence[Dropped]) -> str:
-    return "; ".join(f"{entry.reason} ({entry.count:,})" for entry in ledger) or "no rows"
+    shown = (f"{e.reason} ({', for instance '.join((f'{e.count:,}', *e.examples[:1]))})" for e in ledger)
+    return "; ".join(shown) or "no rows"
 
 
 def _usable(images: pa.Table) -> tuple[Bools, tuple[Dropped, ...]]:
@@ -188,12 +208,12 @@ def _paths(
     tree: Tree, images: pa.Table, usable: Bools, is_film: Callable[[str], bool]
 ) -> tuple[pa.Array, tuple[Dropped, ...]]:
     """Where each film lies, null where it does not; and the films that no row names."""
-    films = {name for name in tree.names if is_film(name)}
     wanted = [path if good else None for path, good in zip(images["path"].to_pylist(), usable, strict=True)]
+    named = {*wanted}
+    films = {name for name in tree.names if is_film(name) or name in named}  # named exactly: whatever its ending
     unsafe = [path for path in wanted if path is not None and not is_safe(path)]
     path = [p if p in films else None for p in wanted]
     ledger = dropped(UNSAFE_PATH, [repr(p) for p in unsafe]) + dropped("unsafe name in an archive", tree.strange)
-    named = set(path)
     strangers = sorted(films - named)
     known = set(images["image_id"].to_pylist())
     again = [name for name in strangers if {(last := name.rpartition("/")[2]), last.rpartition(".")[0]} & known]

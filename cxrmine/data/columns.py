@@ -11,7 +11,7 @@ from cxrmine.data.drawn.sheet import Sheet
 from cxrmine.data.words import plain
 from cxrmine.errors import CxrError, did_you_mean, some_text
 
-# Ours → theirs, whatever their case, blanks and underscores; of several the first.
+# Ours → theirs, whatever their case, blanks and underscores; of several the first, of findings the first with words.
 NAMES = {
     "image": ("image", "image_id", "image_index", "image_name", "img", "img_id", "dicom_id", "film"),
     "path": (
@@ -36,6 +36,7 @@ NAMES = {
     "height": ("height", "h", "bbox_height", "bbox_h"),
 }  # fmt: skip
 FORMS = (("x_min", "y_min", "x_max", "y_max"), ("x", "y", "width", "height"), ("x_min", "y_min", "width", "height"))
+OF_FINDINGS = ("findings", "finding")
 OF_BOXES = tuple(dict.fromkeys(name for form in FORMS for name in form))
 NO_FINDING = frozenset({"", "id", "index", "unnamed0", "sex", "gender", "male", "female", "age", "fold", "followup"})
 MEANING = {"1": 1, "0": 0, "-1": -1, "u": -1, "uncertain": -1}
@@ -82,7 +83,9 @@ def _tidy(text: str) -> str:
 def _found(sheet: Sheet, told: Mapping[str, str], ours: str) -> str:
     if ours not in told:
         known = {plain(name): name for name in reversed([*sheet.columns])}
-        return next((known[plain(name)] for name in NAMES[ours] if plain(name) in known), "")
+        there = [known[plain(name)] for name in NAMES[ours] if plain(name) in known]
+        in_words = (name for name in there if ours in OF_FINDINGS and len(there) > 1 and _has_words(sheet, name))
+        return next(in_words, there[0] if there else "")
     if told[ours] not in sheet.columns:
         raise _not_there(sheet, ours, told[ours])
     return told[ours]

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from cxrmine.data.dicom_frames import BIG_ENDIAN, Form, read_words
+from cxrmine.data.dicom_words import CHEST, ELSEWHERE, OTHER_MODALITIES, RADIOGRAPHS, VIEWS, WITHOUT_PIXELS
 from cxrmine.data.encoded import CUT_OFF, Unreadable, refuse_too_large
 from cxrmine.data.gray import Stored, to_gray
 
@@ -28,23 +29,6 @@ WANTED = (
 )  # fmt: skip
 NOT_AN_IMAGE = "not a PNG, JPEG or DICOM file"
 DAMAGED_HEADER = "damaged: a DICOM header that cannot be read"
-RADIOGRAPHS = ("CR", "DX", "RG", "OT", "SC", "RF", "")
-OTHER_MODALITIES = (
-    "CT", "MR", "US", "NM", "PT", "MG", "XA", "PX", "IO", "ES", "SM", "OP", "ECG", "SEG", "PR", "SR", "KO", "RTDOSE",
-    "RTIMAGE", "RTPLAN", "RTSTRUCT", "BMD", "DOC", "REG", "FID",
-)  # fmt: skip
-CHEST = ("CHEST", "THORAX", "TORAX", "LUNG")
-ELSEWHERE = (
-    "ABDOMEN", "ABDOMINAL", "ANKLE", "ARM", "BLADDER", "BRAIN", "BREAST", "CALCANEUS", "CSPINE", "ELBOW", "EXTREMITY",
-    "FACE", "FEET", "FEMUR", "FIBULA", "FINGER", "FOOT", "FOREARM", "HAND", "HEAD", "HEEL", "HIP", "HIPS", "HUMERUS",
-    "JAW", "KIDNEY", "KNEE", "LEG", "LSPINE", "NECK", "PELVIS", "SHOULDER", "SINUS", "SKULL", "SPINE", "SSPINE",
-    "TEETH", "THUMB", "TIBIA", "TOE", "TSPINE", "UTERUS", "WRIST",
-)  # fmt: skip
-WITHOUT_PIXELS = {
-    "1.2.840.10008.1.3.10": "a DICOM directory (DICOMDIR), not a film",
-    "1.2.840.10008.5.1.4.1.1.11.": "a presentation state, not a film",
-    "1.2.840.10008.5.1.4.1.1.88.": "a structured report, not a film",
-}
 # Without a preamble: an element of group 2 or 8, its kind in two capitals or its length below 64 KiB.
 BARE = re.compile(rb"(?s)[\x02\x08]\0[\0-\x1f]\0([A-Z]{2}..|..\0\0)|\0[\x02\x08]\0[\0-\x1f]([A-Z]{2}|\0\0)..")
 PIXELS = 0x7FE00010
@@ -52,6 +36,7 @@ META_AT_MOST = 1 << 16
 MOST_READS = 200_000  # of a header: each element takes one to three
 LONGEST_VALUE = 4 << 20  # of what is wanted of a header; a large table of gray values has 128 KiB
 INFLATED_AT_MOST = 512 << 20
+HEADER_AT_MOST = 64 << 20  # of a deflated file, what comes before its pixels
 DEFLATED, IMPLICIT, EXPLICIT = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 
 
@@ -61,7 +46,7 @@ class Facts(NamedTuple):
 
     width: int
     height: int
-    view: str | None  # ViewPosition, upper case
+    view: str | None  # ViewPosition in capitals, where it is one of VIEWS
     patient: str | None
     spacing: tuple[float, float] | None  # mm from row to row and from column to column
 
@@ -95,9 +80,9 @@ def dicom_facts(source: Path | bytes) -> Facts:
     """
     if isinstance(source, bytes):
         return _facts(io.BytesIO(source))
-    if not source.is_file():
-        raise Unreadable("no such file")
     try:
+        if not source.is_file():  # opening a pipe would wait for ever
+            raise Unreadable("not a regular file" if source.exists() else "no such file")
         with source.open("rb") as file:
             return _facts(file)
     except OSError as fault:
@@ -106,7 +91,7 @@ def dicom_facts(source: Path | bytes) -> Facts:
 
 def decode_dicom(data: bytes) -> np.ndarray:
     """H×W uint8, bones bright; gray.py says how. Three samples a pixel are read where they are all the same."""
-    opened = _open(io.BytesIO(data))
+    opened = _open(io.BytesIO(data), whole=True)
     form, stored = _film(opened)
     body = memoryview(data if opened.inflated is None else opened.inflated)
     with _Faults():
@@ -120,10 +105,10 @@ def _facts(file: BinaryIO) -> Facts:
     opened = _open(file)
     form, _ = _film(opened)
     tags = opened.tags
-    with _Faults():
-        view, patient = (_text(tags, name) for name in ("ViewPosition", "PatientID"))
+    view, patient = (_if_readable(tags, name) for name in ("ViewPosition", "PatientID"))
     spacing = _spacing(tags, "ImagerPixelSpacing") or _spacing(tags, "PixelSpacing")
-    return Facts(form.width, form.height, view.strip().upper() or None, patient or None, spacing)
+    view = view.strip().upper()
+    return Facts(form.width, form.height, view if view in VIEWS else None, patient or None, spacing)
 
 
 # --- from the file to its tags
@@ -142,7 +127,8 @@ class _Counted:
         return self._file.read(size)
 
 
-def _open(file: BinaryIO) -> Opened:
+def _open(file: BinaryIO, whole: bool = False) -> Opened:
+    """A deflated file is inflated with its pixels only where it is wanted whole."""
     with _Faults():
         head = file.read(META_AT_MOST)
         if not is_dicom(head):
@@ -150,8 +136,10 @@ def _open(file: BinaryIO) -> Opened:
         syntax, kind, start = _meta(head, 132 if head[128:132] == b"DICM" else 0)
         syntax = syntax or _guess(head[start : start + 6])
         file.seek(start)
-        inflated = _inflate(file.read()) if syntax == DEFLATED else None
+        inflated = _inflate(file, whole) if syntax == DEFLATED else None
         tags, pixels_at = _tags(file if inflated is None else io.BytesIO(inflated), syntax)
+        if len(inflated or b"") >= HEADER_AT_MOST and (pixels_at is None or pixels_at + 16 > HEADER_AT_MOST):
+            raise Unreadable("damaged: a DICOM header of unlikely size")
         kind = str(tags.get("SOPClassUID") or "") or kind
         known = kind.startswith("1.2.840.10008.") or ("Rows" in tags and "Columns" in tags)
         if head[128:132] != b"DICM" and not known:
@@ -183,9 +171,12 @@ def _guess(first: bytes) -> str:
     return EXPLICIT if first[4:6].isalpha() and first[4:6].isupper() else IMPLICIT
 
 
-def _inflate(deflated: bytes) -> bytes:
+def _inflate(file: BinaryIO, whole: bool) -> bytes:
+    """The data set, or as much of it as a header may take."""
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = engine.decompress(deflated, INFLATED_AT_MOST)
+    if not whole:
+        return engine.decompress(file.read(HEADER_AT_MOST), HEADER_AT_MOST)
+    inflated = engine.decompress(file.read(), INFLATED_AT_MOST)
     if len(inflated) >= INFLATED_AT_MOST:
         raise Unreadable(f"inflates to more than {INFLATED_AT_MOST >> 20} MiB")
     if not engine.eof:
@@ -277,6 +268,14 @@ def _text(tags: Any, name: str) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     return "\\".join(map(str, value))
+
+
+def _if_readable(tags: Any, name: str) -> str:
+    """What the pixels do not need: nothing where it is damaged."""
+    try:
+        return _text(tags, name)
+    except Exception:
+        return ""
 
 
 def _spacing(tags: Any, name: str) -> tuple[float, float] | None:

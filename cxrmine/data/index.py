@@ -73,7 +73,8 @@ class Index:
 
     table: image_id (unique), path (relative to root; null: no such file), split (train, val or test), patient_id,
     view, labels (struct: an int8 a finding; 1 present, 0 absent, -1 uncertain, null not mentioned), boxed, and
-    width, height where the dataset tells the size of the file that is read.
+    width, height where the dataset tells the size of the file that is read, and spacing_x, spacing_y where headers of
+    DICOM films were read and told it: mm from one pixel of the file to the next, null where unknown.
     boxes: truth, half-open, in pixels of the image file. Their area is positive and their finding is in `findings`;
     reader is null where nobody says who drew it.
     looked_at: image_id and reader, where the dataset says who read which image; these found what they drew and no more.

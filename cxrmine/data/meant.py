@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 ENDING = re.compile(r"(\.(png|jpe?g|dcm|dicom|img))+$", re.IGNORECASE)
 
@@ -18,8 +18,8 @@ def meant(wanted: Sequence[str | None], there: Collection[str]) -> tuple[list[st
     lost = [word for word in distinct if word not in known]
     if not lost:
         return list(wanted), []
-    names, asked = _by_name(there), Counter(map(_name, distinct))
-    choices = {word: _near(word, names, asked) for word in lost}
+    places, asked = _Places(there, lost), Counter(map(_name, distinct))
+    choices = {word: places.near(word, asked[_name(word)] == 1) for word in lost}
     claims = Counter(found[0] for found in choices.values() if len(found) == 1)
     unclear = {w for w, found in choices.items() if len(found) > 1}
     unclear |= {w for w, found in choices.items() if found and (claims[found[0]] > 1 or found[0] in distinct)}
@@ -28,24 +28,47 @@ def meant(wanted: Sequence[str | None], there: Collection[str]) -> tuple[list[st
     return [None if word is None else of.get(word) for word in wanted], sorted(unclear)
 
 
-def _near(word: str, names: dict[str, list[str]], asked: Counter[str]) -> list[str]:
-    name = _name(word)
-    alike = names.get(name) or [path for path in names.get(_bare(name), []) if _name(path) == _bare(name)]
-    ends = [path for path in alike if _one_ends_the_other(_bare(path), _bare(word))]
-    return ends or (alike if asked[name] == 1 else [])
+class _Places:
+    """The paths that are there, to be looked up by their names, and by all that may be said of where they lie.
+
+    A dataset may have 200,000 films of three names, each in its own folder: nothing here goes through films of a name.
+    """
+
+    def __init__(self, there: Iterable[str], wanted: Iterable[str]) -> None:
+        self.named: dict[str, list[str]] = {}  # by name, with its ending
+        self.called: dict[str, list[str]] = {}  # by name, with its ending and without it
+        self.whole: dict[str, list[str]] = {}  # by the path without its ending
+        self.ending: dict[str, list[str]] = {}  # by those ends of it that are wanted
+        ends = set(map(_bare, wanted))
+        for path in there:
+            name, bare = _name(path), _bare(path)
+            self.named.setdefault(name, []).append(path)
+            for word in {name, _bare(name)}:
+                self.called.setdefault(word, []).append(path)
+            self.whole.setdefault(bare, []).append(path)
+            for end in _ends(bare):
+                if end in ends:
+                    self.ending.setdefault(end, []).append(path)
+
+    def near(self, word: str, alone: bool) -> list[str]:
+        """Those that `word` may mean; `alone`: nothing else that is wanted has its name."""
+        name, known = _name(word), _name(word) in self.called
+        alike = self.called[name] if known else self.named.get(_bare(name), [])
+        longest, *shorter = _ends(_bare(word))
+        near = [*self.ending.get(longest, []), *(path for end in shorter for path in self.whole.get(end, []))]
+        if known:
+            near = [path for path in near if name in (_name(path), _bare(_name(path)))]
+        else:
+            near = [path for path in near if _name(path) == _bare(name)]
+        return near or (alike if alone else [])
 
 
-def _by_name(there: Iterable[str]) -> dict[str, list[str]]:
-    """Paths by their name with its ending, and without it."""
-    names: dict[str, list[str]] = {}
-    for path in there:
-        for name in {_name(path), _bare(_name(path))}:
-            names.setdefault(name, []).append(path)
-    return names
-
-
-def _one_ends_the_other(one: str, other: str) -> bool:
-    return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
+def _ends(path: str) -> Iterator[str]:
+    """a/b/c, b/c, c"""
+    yield path
+    while "/" in path:
+        path = path.partition("/")[2]
+        yield path
 
 
 def _name(path: str) -> str:

@@ -1,22 +1,24 @@
 """A dataset's files by name, whether they lie in folders or in archives.
 
 A name is relative to the dataset and has slashes. What lies in an archive is named through it:
-images_01.tar.gz/images/00000001_000.png. A member of an archive whose name leads out of it is not there.
+images_01.tar.gz/images/00000001_000.png. A member of an archive whose name leads out of it is not there, nor is what
+is hidden: names with a dot before them, and what a Mac adds to its archives.
 """
 
-import gzip
 import os
 import re
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from cxrmine.data.archives import DAMAGED, Archives, plain
 from cxrmine.data.encoded import Unreadable
+from cxrmine.data.gzipped import unpacked
+from cxrmine.data.zips import open_zip
 from cxrmine.errors import CxrError
 
 ARCHIVE = re.compile(r".+\.(zip|tar|tar\.gz|tgz)", re.IGNORECASE)
@@ -24,17 +26,19 @@ ONE_WAY = re.compile(r".+\.(tar|tar\.gz|tgz)", re.IGNORECASE)
 MASK = re.compile(r"([^/]+\.(zip|tar|tar\.gz|tgz)/)?organs/(left_lung|right_lung|heart)/[^/]+\.(?i:png)")
 UNSAFE = re.compile(r"[\\\x00-\x1f]")
 LARGEST_FILE = 2**30  # 120 megapixels of four 16-bit channels, uncompressed
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, NotImplementedError)
+OF_A_MAC = "__MACOSX"
 
 Content = bytes | Unreadable
 
 
 class Tree:
-    """`root`: a folder or an archive. `base`: the folder in the archive that the dataset begins at, with its slash."""
+    """`root`: a folder or an archive. `base`: the folder in the archive that the dataset begins at, with its slash.
+    `listed`: what is known of its archives already."""
 
-    def __init__(self, root: Path, archives: bool = False, base: str = "") -> None:
-        self.root, self.archives, self.base = root, archives, base
+    def __init__(self, root: Path, archives: bool = False, base: str = "", listed: Archives | None = None) -> None:
+        self.root, self.archives, self.base, self.listed = root, archives, base, listed or Archives()
         self.strange: list[str] = []  # members of archives whose names lead out of them
+        self.damaged: dict[str, CxrError] = {}  # archives in a folder that cannot be read to their end, and why
 
     def __str__(self) -> str:
         return f"{self.root}/{self.base}".rstrip("/") if self.base else str(self.root)
@@ -43,7 +47,7 @@ class Tree:
     def top(self) -> tuple[str, ...]:
         """What lies at the top: files, folders and archives, sorted."""
         if self.root.is_dir():
-            return tuple(_names_in(self.root))
+            return tuple(name for name in _names_in(self.root) if not is_hidden(name))
         return tuple(sorted({name.partition("/")[0] for name in self.names}))
 
     @cached_property
@@ -60,6 +64,8 @@ class Tree:
     def _files(self) -> tuple[str, ...]:
         if not self.root.is_dir():
             inside = (name.removeprefix(self.base) for name in self._members("") if name.startswith(self.base))
+            if fault := self.listed.listing(self.root).fault:
+                raise fault
             return tuple(sorted(inside))
         loose = list(_walk(self.root))
         packed = [archive for archive in loose if self.archives and ARCHIVE.fullmatch(archive)]
@@ -75,8 +81,12 @@ class Tree:
     def under(self, name: str) -> "Tree":
         """The tree of a folder, or of an archive, at the top."""
         if self.root.is_dir():
-            return Tree(self.root / name, self.archives)
-        return Tree(self.root, self.archives, f"{self.base}{name}/")
+            return Tree(self.root / name, self.archives, listed=self.listed)
+        return Tree(self.root, self.archives, f"{self.base}{name}/", self.listed)
+
+    def is_folder(self, name: str) -> bool:
+        """Whether what is at the top under this name is a folder."""
+        return (self.root / name).is_dir() if self.root.is_dir() else not self.has(name)
 
     def is_open(self, name: str) -> bool:
         """Whether what is at the top under this name is a folder, or an archive that is looked into."""
@@ -91,7 +101,7 @@ class Tree:
         content = next(content for _, content in self.stream([name]))
         if isinstance(content, Unreadable):
             raise CxrError(f"{self}/{name} cannot be read: {content.why}.", "Get the file again, or make it readable.")
-        return _gunzipped(content, f"{self}/{name}") if name.endswith(".gz") else content
+        return unpacked(content, f"{self}/{name}")
 
     def text(self, name: str) -> str:
         try:
@@ -108,6 +118,7 @@ class Tree:
             if archive or not self.root.is_dir():
                 prefix = f"{archive}/" if archive else ""
                 inside = {(self.base + name).removeprefix(prefix): name for name in wanted}
+                yield from self._kept(archive, inside)
                 yield from ((inside[n], content) for n, content in _read_members(self._archive(archive), inside))
             else:
                 yield from ((name, read_file(self.root / name)) for name in wanted)
@@ -141,22 +152,31 @@ class Tree:
     def _archive(self, name: str) -> Path:
         return self.root / name if name else self.root
 
+    def _kept(self, archive: str, inside: dict[str, str]) -> Iterator[tuple[str, Content]]:
+        """Of these members, by their names there and here, those that were kept; the others are left in `inside`."""
+        for member in list(inside):
+            content = self.listed.kept(self._archive(archive), member)
+            if content is not None:
+                yield inside.pop(member), _sized(len(content)) or content
+
     def _members(self, archive: str) -> list[str]:
         path = self._archive(archive)
-        try:
-            found = _zip_names(path) if zipfile.is_zipfile(path) else _tar_names(path)
-        except DAMAGED as fault:
-            raise CxrError(f"{path} is a damaged or cut off archive: {fault}.", "Get the file again.") from None
-        except OSError as fault:
-            raise CxrError(f"{path} cannot be read: {fault.strerror or fault}.", "Get the file again.") from None
+        found, fault = self.listed.listing(path)
+        if fault and archive:
+            self.damaged[archive] = fault
         self.strange += [f"{archive or path.name}: {name!r}" for name in found if not is_safe(name)]
-        return [name for name in found if is_safe(name)]
+        return [name for name in found if is_safe(name) and not any(map(is_hidden, name.split("/")))]
 
 
 def is_safe(name: str) -> bool:
     """Whether a relative path stays where it is."""
     parts = name.split("/")
     return not {"", ".", ".."} & set(parts) and not UNSAFE.search(name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is no part of a dataset."""
+    return name.startswith(".") or name == OF_A_MAC
 
 
 def read_file(path: Path) -> Content:
@@ -204,7 +224,7 @@ def _walk(root: Path) -> Iterator[str]:
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(root / folder) as entries:
                 for entry in entries:
-                    if not entry.name.startswith("."):
+                    if not is_hidden(entry.name):
                         name = f"{folder}{entry.name}"
                         if entry.is_dir():
                             waiting.append(f"{name}/")
@@ -217,23 +237,11 @@ def _walk(root: Path) -> Iterator[str]:
 # --- archives
 
 
-def _zip_names(path: Path) -> list[str]:
-    with zipfile.ZipFile(path) as archive:
-        return [info.filename for info in archive.infolist() if not info.is_dir()]
-
-
-def _tar_names(path: Path) -> list[str]:
-    with tarfile.open(path, "r|*") as archive:
-        return [_plain(info) for info in archive if info.isreg()]
-
-
-def _plain(info: tarfile.TarInfo) -> str:
-    return info.name.removeprefix("./")
-
-
 def _read_members(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, Content]]:
     """Of these members, each that is there; of those that a damaged archive loses, why."""
     left = dict.fromkeys(wanted)
+    if not left:
+        return
     read = _read_zip if zipfile.is_zipfile(path) else _read_tar
     try:
         for name, content in read(path, left):
@@ -247,22 +255,25 @@ def _read_members(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, Cont
 
 
 def _read_zip(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, Content]]:
-    with zipfile.ZipFile(path) as archive:
-        for name in list(wanted):
-            info = archive.NameToInfo.get(name)
-            if info is None:
-                continue
-            try:
-                yield name, _sized(info.file_size) or archive.read(info)
-            except (*DAMAGED, RuntimeError):  # RuntimeError: it is encrypted
-                yield name, Unreadable("damaged or encrypted in its archive")
+    archive, turn = open_zip(path)
+    for name in list(wanted):
+        info = archive.NameToInfo.get(name)
+        if info is None:
+            continue
+        content: Content
+        try:
+            with turn:
+                content = _sized(info.file_size) or archive.read(info)
+        except (*DAMAGED, RuntimeError):  # RuntimeError: it is encrypted
+            content = Unreadable("damaged or encrypted in its archive")
+        yield name, content
 
 
 def _read_tar(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, Content]]:
     left = set(wanted)
     with tarfile.open(path, "r|*") as archive:
         for info in archive:
-            name = _plain(info)
+            name = plain(info)
             if name in left and info.isreg():
                 left.discard(name)
                 yield name, _sized(info.size) or _whole(archive.extractfile(info), info.size)
@@ -273,12 +284,3 @@ def _read_tar(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, Content]
 def _whole(file: IO[bytes] | None, size: int) -> Content:
     content = file.read() if file else b""
     return content if len(content) == size else Unreadable("cut off in its archive")
-
-
-def _gunzipped(content: bytes, where: str) -> bytes:
-    try:
-        return gzip.decompress(content)
-    except gzip.BadGzipFile:
-        raise CxrError(f"{where} is not a gzip file.", "Get the file again, or rename it.") from None
-    except (EOFError, zlib.error):
-        raise CxrError(f"{where} is damaged or cut off.", "Get the file again.") from None

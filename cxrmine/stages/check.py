@@ -7,10 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrmine.boxes.lint import lint
+from cxrmine.console import progress_bar
 from cxrmine.data.datasets import open_dataset
 from cxrmine.data.index import EXAMPLES, HARMLESS, NO_FILE, SPLITS, UNMENTIONED, Index
 from cxrmine.data.reading import Reading
@@ -18,6 +20,8 @@ from cxrmine.stages.look import Film, look, look_at_masks
 
 SIDES = ("width", "height")
 NEARLY_ALL = 0.9  # the share of films of one size from which another size is odd
+BLANK = ("constant image", "black image")  # how look.oddity begins of films that are alike without being the same
+SAID = {"present": 1, "uncertain": -1, "absent": 0, "not_mentioned": UNMENTIONED}
 
 Level = Literal["error", "warning"]
 Seen = Sequence[Film | None]
@@ -73,7 +77,7 @@ class CheckReport:
 
 
 def run(config: Check) -> CheckReport:
-    index = open_dataset(config.data, config.reading, archives=True)
+    index = open_dataset(config.data, config.reading, archives=True, watch=progress_bar)
     films = {film.path: film for film in look(index, config.fast, config.workers)}
     seen = [films.get(path) for path in index.table["path"].to_pylist()]  # of each image, where it was looked at
     sizes = Counter(film.size for film in films.values() if film.size)
@@ -166,7 +170,7 @@ def _twins(index: Index, seen: Seen) -> Iterator[Fault]:
     others: list[str] = []
     names, splits = (index.table[name].to_pylist() for name in ("image_id", "split"))
     for row, film in enumerate(seen):
-        if film and film.digest and not film.odd:
+        if film and film.digest and not film.odd.startswith(BLANK):
             twin = first.setdefault(film.digest, row)
             if twin != row:
                 (others if splits[twin] == splits[row] else leaks).append(f"{names[twin]} = {names[row]}")
@@ -232,13 +236,23 @@ def _patients_by_split(index: Index) -> dict[str, int]:
     return counts | {"all": _distinct(table["patient_id"])}
 
 
-def _by_finding(index: Index) -> dict[str, dict[str, int]]:
+def _by_finding(index: Index) -> dict[str, dict[str, Any]]:
+    """Of each finding the images that have it, its boxes, and under `labels` what is said of it, by split."""
     labels, split = index.labels(), index.table["split"].to_numpy()
+    of_split = {s: labels[split == s] for s in SPLITS}
     boxes, rows = _counts(index.boxes["finding"]), {}
     for column, finding in enumerate(index.findings):
-        of_finding = labels[:, column]
-        counts = {s: int(((of_finding == 1) & (split == s)).sum()) for s in SPLITS}
-        counts["uncertain"] = int((of_finding == -1).sum())
+        said = {s: _said(of[:, column]) for s, of in of_split.items()}
         boxed = index.boxes["image_id"].filter(pc.equal(index.boxes["finding"], finding))
-        rows[finding] = counts | {"boxes": boxes.get(finding, 0), "boxed_images": _distinct(boxed)}
+        rows[finding] = {
+            **{s: counts["present"] for s, counts in said.items()},
+            "uncertain": sum(counts["uncertain"] for counts in said.values()),
+            "boxes": boxes.get(finding, 0),
+            "boxed_images": _distinct(boxed),
+            "labels": said,
+        }
     return rows
+
+
+def _said(labels: np.ndarray) -> dict[str, int]:
+    return {word: int((labels == value).sum()) for word, value in SAID.items()}

@@ -3,28 +3,30 @@ at every mask of an organ."""
 
 import hashlib
 import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from itertools import repeat
+from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 
-from cxrmine.console import progress
+from cxrmine.console import progress, progress_bar
 from cxrmine.cores import available, threads
 from cxrmine.data.encoded import Unreadable
 from cxrmine.data.films import Shards
 from cxrmine.data.images import decode_image, encoded_size
 from cxrmine.data.index import Index
 from cxrmine.data.organs import decode_mask
-from cxrmine.data.pack import checksum
+from cxrmine.data.shard_files import checksum
 from cxrmine.data.tree import Tree
 from cxrmine.stages.workers import start
 
 FEW = 400  # films that are looked at sooner than processes start
 PORTION = 64  # films a process is handed at once
+BETWEEN = 0.5  # seconds from one look at how many films are done to the next
 BLACK = 8  # the gray value that nothing of a black film is above, but for a two-hundredth of it
 DARKER = 15  # how much darker than both lungs the middle of the chest is in a film that looks inverted
 
@@ -39,6 +41,10 @@ class Film(NamedTuple):
     digest: str = ""
 
 
+Look = Callable[[str, bytes | Unreadable], Film]
+Counts = MutableSequence[int]  # of each portion the films that are done
+
+
 def look(index: Index, fast: bool, workers: int | None) -> Iterator[Film]:
     """A Film for every file that is there, in no order; with `fast`, for those with boxes, without their pixels."""
     there = index.present()[0].table
@@ -46,15 +52,9 @@ def look(index: Index, fast: bool, workers: int | None) -> Iterator[Film]:
         there = there.filter(there["boxed"])
     paths = there["path"].to_pylist()
     if isinstance(index.packed, Shards):
-        return progress(_packed(index, paths), len(paths), "checking")
+        return progress(_packed(index, paths, fast), len(paths), "checking")
     tree = index.tree or Tree(index.root)
-    return progress(_looked_at(tree, paths, fast, workers), len(paths), "checking")
-
-
-def _looked_at(tree: Tree, paths: Sequence[str], fast: bool, workers: int | None) -> Iterator[Film]:
-    with _pool(len(paths), workers) as pool:
-        for films in pool.map(_portion, *_where(tree), repeat(fast), tree.portions(paths, PORTION)):
-            yield from films
+    return _all(_fast if fast else _film, tree, paths, workers, "checking")
 
 
 def look_at_masks(index: Index, workers: int | None) -> Iterator[Film]:
@@ -62,27 +62,32 @@ def look_at_masks(index: Index, workers: int | None) -> Iterator[Film]:
     if index.organs is None:
         return iter(())
     paths = index.organs["path"].to_pylist()
-    return progress(_masks_looked_at(index.tree or Tree(index.root), paths, workers), len(paths), "checking masks")
+    return _all(_mask, index.tree or Tree(index.root), paths, workers, "checking masks")
 
 
-def _masks_looked_at(tree: Tree, paths: Sequence[str], workers: int | None) -> Iterator[Film]:
-    with _pool(len(paths), workers) as pool:
-        for masks in pool.map(_mask_portion, *_where(tree), tree.portions(paths, PORTION)):
-            yield from masks
-
-
-def _where(tree: Tree) -> tuple["repeat[Path]", "repeat[bool]", "repeat[str]"]:
-    """A tree, in what is handed to another process."""
-    return repeat(tree.root), repeat(tree.archives), repeat(tree.base)
+def _all(one: Look, tree: Tree, paths: Sequence[str], workers: int | None, label: str) -> Iterator[Film]:
+    """The bar moves film by film: a tar archive, which is one portion, may take hours."""
+    portions = tree.portions(paths, PORTION)
+    done = RawArray("q", max(len(portions), 1))
+    with progress_bar(len(paths), label) as bar, _pool(len(paths), workers, done) as pool:
+        waiting = {
+            pool.submit(_portion, one, number, tree.root, tree.archives, tree.base, portion)
+            for number, portion in enumerate(portions)
+        }
+        while waiting:
+            ready, waiting = wait(waiting, BETWEEN, FIRST_COMPLETED)
+            bar.advance(sum(done) - bar.done)
+            for future in ready:
+                yield from future.result()
 
 
 @contextmanager
-def _pool(films: int, workers: int | None) -> Iterator[Executor]:
+def _pool(films: int, workers: int | None, done: Counts) -> Iterator[Executor]:
     """Threads for a few films; processes for many, which decode DICOM side by side too."""
     pool: Executor = (
-        ThreadPoolExecutor(threads(workers))
+        ThreadPoolExecutor(threads(workers), initializer=_count_in, initargs=(done,))
         if films <= FEW or workers == 1
-        else ProcessPoolExecutor(workers or available(), multiprocessing.get_context("spawn"), start)
+        else ProcessPoolExecutor(workers or available(), multiprocessing.get_context("spawn"), _start, (done,))
     )
     try:
         yield pool
@@ -90,13 +95,25 @@ def _pool(films: int, workers: int | None) -> Iterator[Executor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _portion(root: Path, archives: bool, base: str, fast: bool, paths: Sequence[str]) -> list[Film]:
-    tree = Tree(root, archives, base)
-    return [_film(path, content, fast) for path, content in tree.stream(paths)]
+def _start(done: Counts) -> None:
+    start()
+    _count_in(done)
 
 
-def _mask_portion(root: Path, archives: bool, base: str, paths: Sequence[str]) -> list[Film]:
-    return [_mask(path, content) for path, content in Tree(root, archives, base).stream(paths)]
+def _count_in(done: Counts) -> None:
+    """Of each portion how many films are done; each has its own place, so that nobody waits for a lock."""
+    _counts.done = done
+
+
+_counts = SimpleNamespace(done=None)
+
+
+def _portion(one: Look, number: int, root: Path, archives: bool, base: str, paths: Sequence[str]) -> list[Film]:
+    done, looked = _counts.done, []
+    for path, content in Tree(root, archives, base).stream(paths):
+        looked.append(one(path, content))
+        done[number] += 1
+    return looked
 
 
 def _mask(path: str, content: bytes | Unreadable) -> Film:
@@ -110,12 +127,19 @@ def _mask(path: str, content: bytes | Unreadable) -> Film:
     return Film(path, (width, height), odd="" if mask.any() else "mask of an organ with nothing in it")
 
 
-def _film(path: str, content: bytes | Unreadable, fast: bool) -> Film:
+def _fast(path: str, content: bytes | Unreadable) -> Film:
     try:
         if isinstance(content, Unreadable):
             raise content
-        if fast:
-            return Film(path, encoded_size(content))
+        return Film(path, encoded_size(content))
+    except Unreadable as fault:
+        return Film(path, why=fault.why)
+
+
+def _film(path: str, content: bytes | Unreadable) -> Film:
+    try:
+        if isinstance(content, Unreadable):
+            raise content
         pixels = decode_image(content)
     except Unreadable as fault:
         return Film(path, why=fault.why)
@@ -146,13 +170,16 @@ def oddity(pixels: np.ndarray) -> str:
     return ""
 
 
-def _packed(index: Index, paths: Sequence[str]) -> Iterator[Film]:
-    """The bytes of every film must be those that were packed."""
+def _packed(index: Index, paths: Sequence[str], fast: bool) -> Iterator[Film]:
+    """The bytes of every film must be those that were packed; with `fast` only its size is told, from the index."""
     shards = index.packed
     assert isinstance(shards, Shards)
     packed = dict(zip(index.table["path"].to_pylist(), index.table["crc32"].to_pylist(), strict=True))
     for path in paths:
         film = shards.films[path]
+        if fast:
+            yield Film(path, (film.width, film.height))
+            continue
         pixels = shards.shards[film.shard][film.place]
         why = "" if checksum(pixels) == packed[path] else "damaged: its checksum does not match"
         yield Film(

@@ -1,14 +1,16 @@
 """Decodes a dataset once, from folders and archives, into memory-mapped shards; killed at any time, it goes on.
 
 Loose files and zip archives are read a shard at a time. A tar archive can only be read from its front to its end, so
-one process reads it, fills its shards side by side, and decodes with as many threads as there are cores left.
+one process reads it, fills one shard after another, and decodes with as many threads as there are cores left.
+
+What is left to do follows from the dataset and from the shards that are there, and from nothing else. So films may have
+been mended or added since an earlier run. Where nothing was, the same shards come to be as without a stop: films
+have one order, and all shards of one container but its last are full.
 """
 
-import hashlib
 import json
 import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,20 +18,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrmine import console
 from cxrmine.cores import available
 from cxrmine.data.datasets import open_dataset
 from cxrmine.data.images import Fit
 from cxrmine.data.index import Index
-from cxrmine.data.pack import DONE, FILMS, PLAN, films_a_shard, open_pack, shard_name, write_pack
+from cxrmine.data.pack import DONE, PLAN, description, open_pack, write_pack
 from cxrmine.data.reading import Reading
+from cxrmine.data.shard_files import FILMS, shard_name, shard_number, table_path
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.files import locked, move_aside, write_json
-from cxrmine.stages.packer import Shard, Task, fill, share, table_path
+from cxrmine.stages.pack_plan import finished, tasks
+from cxrmine.stages.packer import Task, begin, fill, share
 
+SCHEMA_VERSION = 2  # of an unfinished pack: its plan, and the tables of its shards
 OFTEN = 0.25  # seconds from one look at the counter to the next
+FEW = 200  # films that threads have packed before processes have started
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,12 @@ class PackResult:
 def run(config: Pack) -> PackResult:
     if config.data.resolve() == config.out.resolve():
         raise UsageError(f"{config.out} is the dataset itself.", "Name another folder with --out.")
-    index = open_dataset(config.data, config.reading, archives=True)
+    index = open_dataset(config.data, config.reading, archives=True, watch=console.progress_bar)
     if index.packed is not None:
         raise CxrError(f"{config.data} is a pack.", "Pack the dataset that it was made of.")
-    plan, shards = _plan(config, index)
+    if index.table["path"].null_count == len(index):
+        raise CxrError(f"{config.data} has none of the {len(index):,} films that its tables name.", "Check the folder.")
+    plan = {"schema": SCHEMA_VERSION, "fingerprint": index.fingerprint, "size": config.size, "fit": config.fit}
     with locked(config.out):
         if config.fresh and any((config.out / name).is_file() for name in (DONE, PLAN)):
             console.log(f"The pack that was in {config.out} is now in {move_aside(config.out)}.")
@@ -65,68 +72,64 @@ def run(config: Pack) -> PackResult:
         before = 0
         if not (config.out / DONE).is_file():
             write_json(config.out / PLAN, plan)
-            before = _fill(config, index, shards)
-            films = _films(config, index, shards)
+            before = _fill(config, index)
+            shards = finished(config.out)
+            films = _films(index, shards)
             _refuse_unreadable(config, films)
-            write_pack(config.out, index, films, config.size, config.fit, [len(shard.paths) for shard in shards])
-        for name in (config.out / PLAN, *(table_path(config.out, shard.number) for shard in shards)):
+            for path in config.out.glob("films-*.npy"):  # of which a killed run had not written the table
+                if shard_number(path.name) not in shards:
+                    path.unlink()
+            counts = {number: len(table) for number, table in shards.items()}
+            write_pack(config.out, index, films, config.size, config.fit, counts)
+        for name in (config.out / PLAN, *(table_path(config.out, number) for number in finished(config.out))):
             name.unlink(missing_ok=True)
     packed = open_pack(config.out)
     return PackResult(packed, _reasons(packed.table), before)
 
 
-def _plan(config: Pack, index: Index) -> tuple[dict[str, Any], list[Shard]]:
-    """What is to be made, which a run that goes on compares; and the shards: films of one archive, or of none, each."""
-    assert index.tree is not None
-    of: dict[str, list[tuple[str, str]]] = {}
-    for image, path in zip(index.table["image_id"].to_pylist(), index.table["path"].to_pylist(), strict=True):
-        if path is not None:
-            of.setdefault(index.tree.container(path), []).append((image, path))
-    if not of:
-        raise CxrError(f"{config.data} has none of the {len(index):,} films that its tables name.", "Check the folder.")
-    most = films_a_shard(config.size)
-    shards: list[Shard] = []
-    for container in sorted(of):
-        for first in range(0, len(of[container]), most):
-            images, paths = zip(*of[container][first : first + most], strict=True)
-            shards.append(Shard(len(shards), images, paths))
-    digest = hashlib.sha256(json.dumps([shard.paths for shard in shards]).encode()).hexdigest()
-    plan = {"fingerprint": index.fingerprint, "size": config.size, "fit": config.fit, "list": digest}
-    return plan, shards
-
-
 def _refuse_another(out: Path, plan: dict[str, Any]) -> None:
     """A folder that has something else in it, or the pack of something else."""
-    if is_finished := (out / DONE).is_file():
-        said = json.loads((out / DONE).read_text())
+    if (out / DONE).is_file():
+        said = description(out)
     elif (out / PLAN).is_file():
-        said = json.loads((out / PLAN).read_text())
+        said = _plan_there(out / PLAN)
     elif strange := sorted(entry.name for entry in out.iterdir() if not entry.name.startswith(".")):
         raise CxrError(f"{out} has other files in it: {', '.join(strange[:3])}.", "Name an empty folder with --out.")
     else:
         return
-    compared = [key for key in plan if key in said] if is_finished else list(plan)
-    if other := [key for key in compared if said.get(key) != plan[key]]:
+    if other := [key for key in plan if key != "schema" and said.get(key) != plan[key]]:
         what = ", ".join(f"{key} is {said.get(key)!s:.12} there and {plan[key]!s:.12} here" for key in other)
         raise CxrError(f"{out} is a pack of something else: {what}.", "Name another folder, or say --fresh.")
 
 
-def _fill(config: Pack, index: Index, shards: Sequence[Shard]) -> int:
-    """The shards that are not there yet; returns how many films were."""
-    left = [shard for shard in shards if not _is_there(config.out, shard)]
+def _plan_there(path: Path) -> dict[str, Any]:
+    try:
+        said = json.loads(path.read_text())
+        version = said.get("schema", 1)
+    except (ValueError, AttributeError):
+        raise CxrError(f"{path} is damaged.", "Say --fresh to pack from the beginning.") from None
+    if version != SCHEMA_VERSION:
+        raise CxrError(
+            f"{path.parent} is a pack that another version of cxrmine did not finish.",
+            "Say --fresh to pack from the beginning, or finish it with that version.",
+        )
+    return dict(said)
+
+
+def _fill(config: Pack, index: Index) -> int:
+    """The films that are not there yet; returns how many were."""
     workers = config.workers or available()
-    tasks = list(_tasks(config, index, left, workers))
-    total, missing = (sum(len(shard.paths) for shard in some) for some in (shards, left))
-    # One more than cores: it works while another waits for the disk.
-    processes = min(workers + (workers > 1), max(1, len(tasks)))
+    todo = tasks(index, config.out, config.size, config.fit, workers)
+    total = len(index) - index.table["path"].null_count
+    missing = sum(len(task.films) + len(task.again) for task in todo)
     context = multiprocessing.get_context("spawn")
     counter, stopped = context.Value("q", 0), context.Event()
     with (
         console.progress_bar(total, "packing", "films") as bar,
-        ProcessPoolExecutor(processes, context, share, (counter, stopped)) as pool,
+        _pool(todo, missing, workers, (counter, stopped)) as pool,
     ):
         bar.resume_at(total - missing)
-        waiting: set[Future[None]] = {pool.submit(fill, task) for task in tasks}
+        waiting: set[Future[None]] = {pool.submit(fill, task) for task in todo}
         try:
             while waiting:
                 done, waiting = wait(waiting, OFTEN, FIRST_COMPLETED)
@@ -140,36 +143,30 @@ def _fill(config: Pack, index: Index, shards: Sequence[Shard]) -> int:
     return total - missing
 
 
-def _is_there(out: Path, shard: Shard) -> bool:
-    return (out / shard_name(shard.number)).is_file() and table_path(out, shard.number).is_file()
+def _pool(todo: list[Task], films: int, workers: int, shared: tuple[Any, Any]) -> Executor:
+    """As many as there are cores and one more: it works while another waits for the disk."""
+    most = min(workers + (workers > 1), max(1, len(todo)))
+    if films <= FEW:
+        return ThreadPoolExecutor(most, initializer=share, initargs=shared)
+    return ProcessPoolExecutor(most, multiprocessing.get_context("spawn"), begin, shared)
 
 
-def _tasks(config: Pack, index: Index, shards: Sequence[Shard], workers: int) -> Iterator[Task]:
-    tree = index.tree
-    assert tree is not None
-    of_path = {path: shard for shard in shards for path in shard.paths}
-    groups = []
-    for portion in tree.portions(list(of_path), films_a_shard(config.size)):
-        groups.append(list(dict.fromkeys(of_path[path] for path in portion)))
-    threads = max(1, workers // max(1, len(groups)))
-    for group in groups:
-        yield Task(tree.root, tree.archives, tree.base, tuple(group), config.out, config.size, config.fit, threads)
-
-
-def _films(config: Pack, index: Index, shards: Sequence[Shard]) -> pa.Table:
+def _films(index: Index, shards: dict[int, pa.Table]) -> pa.Table:
     """FILMS and `path` in the order of the index; without a path where there is no film."""
     parts = []
-    for shard in shards:
-        table = pq.ParquetFile(table_path(config.out, shard.number)).read()
-        prefix = f"{shard_name(shard.number)}/"
-        path = [prefix + str(n) if why is None else None for n, why in enumerate(table["why"].to_pylist())]
+    for number, table in shards.items():
+        prefix = f"{shard_name(number)}/"
+        path = [
+            prefix + str(place) if why is None else None
+            for place, why in zip(table["place"].to_pylist(), table["why"].to_pylist(), strict=True)
+        ]
         parts.append(table.append_column("path", pa.array(path, pa.string())))
     films = pa.concat_tables(parts)
     at = pa.array(np.argsort(films["image_id"].to_numpy(), kind="stable"))
     place = pc.index_in(index.table["image_id"], value_set=films["image_id"].take(at).combine_chunks())
     films = films.take(at.take(place))
-    missing = pc.is_null(films["image_id"])
-    why = pc.if_else(missing, "no such file", films["why"])
+    gone = pc.and_(pc.is_null(films["path"]), pc.is_null(index.table["path"]))
+    why = pc.if_else(gone, "no such file", films["why"])
     return films.set_column(FILMS.get_field_index("why"), "why", why)
 
 
@@ -184,5 +181,6 @@ def _refuse_unreadable(config: Pack, films: pa.Table) -> None:
         reasons = "; ".join(f"{why} ({count:,})" for why, count in _reasons(films).items())
         raise CxrError(
             f"{bad:,} of {len(films):,} films cannot be read: {reasons}.",
-            "Mend them, or accept so many with --max-unreadable.",
+            "Mend them or put them where they belong, and run the same command again: it reads only these. "
+            "Or accept so many with --max-unreadable.",
         )

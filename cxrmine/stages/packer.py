@@ -1,15 +1,17 @@
 """One process's part of `pack`: films from their bytes into the shards of a pack.
 
 A shard is there once its films, and then their table, are under their final names; what a killed run
-left is made again.
+left is made again. Shards are filled one after another, films in the order in which they are read.
 """
 
 import math
+import os
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import closing
+from itertools import islice
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -21,7 +23,7 @@ import pyarrow.parquet as pq
 
 from cxrmine.data.encoded import Unreadable
 from cxrmine.data.images import Fit, decode_image, prepare
-from cxrmine.data.pack import FILMS, checksum, shard_name
+from cxrmine.data.shard_files import FILMS, checksum, shard_name, table_path
 from cxrmine.data.tree import Content, Tree
 from cxrmine.errors import CxrError, Stopped
 from cxrmine.files import atomic
@@ -30,19 +32,23 @@ from cxrmine.stages.workers import start
 AHEAD = 4  # films a thread whose bytes are held before they are decoded
 
 
-class Shard(NamedTuple):
-    number: int
-    images: tuple[str, ...]
-    paths: tuple[str, ...]  # in the dataset
+class Place(NamedTuple):
+    """Of a film that could not be read, in a shard that is there."""
+
+    shard: int
+    place: int
+    path: str
 
 
 class Task(NamedTuple):
-    """Shards that are filled side by side, from one reading of what they lie in."""
+    """What one process reads, from its front to its end: films, and the shards that are filled with them."""
 
     root: Path
     archives: bool
     base: str
-    shards: tuple[Shard, ...]
+    films: tuple[tuple[str, str], ...]  # image and path
+    shards: tuple[tuple[int, int], ...]  # number and films
+    again: tuple[Place, ...]
     out: Path
     size: int
     fit: Fit
@@ -56,8 +62,16 @@ class Film(NamedTuple):
     why: str | None
 
 
-def table_path(out: Path, number: int) -> Path:
-    return (out / shard_name(number)).with_suffix(".parquet")
+class Row(NamedTuple):
+    """Of a shard's table."""
+
+    image_id: str
+    place: int
+    width: int | None
+    height: int | None
+    crc32: int | None
+    why: str | None
+    source: str
 
 
 class Shared(NamedTuple):
@@ -66,65 +80,122 @@ class Shared(NamedTuple):
     counter: "Synchronized[int]"
     stopped: Event
 
+    def one_more(self) -> None:
+        if self.stopped.is_set():
+            raise Stopped("Stopped.")  # what is half written goes
+        with self.counter.get_lock():
+            self.counter.value += 1
+
 
 _shared: Shared | None = None
 
 
 def share(counter: "Synchronized[int]", stopped: Event) -> None:
-    """A worker's first act."""
     global _shared
     _shared = Shared(counter, stopped)
+
+
+def begin(counter: "Synchronized[int]", stopped: Event) -> None:
+    """A process's first act."""
+    share(counter, stopped)
     start()
 
 
+Decoded = tuple[str, np.ndarray | None, Film]  # path, pixels
+Packed = tuple[str, str, np.ndarray | None, Film]  # image, path, pixels
+
+
 def fill(task: Task) -> None:
-    with ExitStack() as files:
-        filling = [Filling(task, shard, files) for shard in task.shards]
-        where = {path: (one, place) for one in filling for place, path in enumerate(one.shard.paths)}
-        tree = Tree(task.root, task.archives, task.base)
-        for path, pixels, film in _decoded(tree.stream(where), task):
-            one, place = where[path]
-            one.put(place, pixels, film)
-            if _shared is not None:
-                if _shared.stopped.is_set():
-                    raise Stopped("Stopped.")  # what is half written goes
-                with _shared.counter.get_lock():
-                    _shared.counter.value += 1
+    again = Again(task)
+    with closing(_films(task, again)) as films:
+        for number, count in task.shards:
+            _write_shard(task, number, count, films)
+        for image, *_ in films:  # none is left but those that are read again
+            raise RuntimeError(f"{image} has no shard")
+    again.write_tables()
 
 
-class Filling:
-    """A shard on its way: a file under a temporary name, and what is known of each of its films."""
+def _films(task: Task, again: "Again") -> Generator[Packed, None, None]:
+    """Films for shards, in the order in which they are read. Several images may have one path."""
+    images: dict[str, list[str]] = {}
+    for image, path in task.films:
+        images.setdefault(path, []).append(image)
+    stream = Tree(task.root, task.archives, task.base).stream(dict.fromkeys([*images, *again.places]))
+    for path, pixels, film in _decoded(stream, task):
+        for place in again.places.get(path, ()):
+            again.put(place, pixels, film)
+            _count()
+        for image in images.get(path, ()):
+            yield image, path, pixels, film
+            _count()
 
-    def __init__(self, task: Task, shard: Shard, files: ExitStack) -> None:
-        self.task, self.shard, self.left = task, shard, len(shard.paths)
-        self.films: list[Film | None] = [None] * len(shard.paths)
-        self.file = files.enter_context(ExitStack())
-        self.temporary = self.file.enter_context(atomic(task.out / shard_name(shard.number)))
-        self.pixels = self.file.enter_context(self.temporary.open("w+b"))
-        self.start = _write_header(self.pixels, (len(shard.paths), task.size, task.size))
 
-    def put(self, place: int, pixels: np.ndarray | None, film: Film) -> None:
+def _count() -> None:
+    if _shared is not None:
+        _shared.one_more()
+
+
+def _write_shard(task: Task, number: int, count: int, films: Iterator[Packed]) -> None:
+    """The next so many of `films`. As they lie in the file then, they must be those that were decoded."""
+    rows: list[Row] = []
+    with atomic(task.out / shard_name(number)) as temporary, temporary.open("w+b") as file:
+        start = _write_header(file, (count, task.size, task.size))
+        for place, (image, path, pixels, film) in enumerate(islice(films, count)):
+            if pixels is not None:
+                file.seek(start + place * task.size**2)
+                file.write(np.ascontiguousarray(pixels).data)
+            rows.append(Row(image, place, *film, path))
+        if len(rows) < count:  # it must never have its final name
+            raise RuntimeError(f"{shard_name(number)} got {len(rows)} of its {count} films")
+        file.seek(start)
+        for row in rows:
+            _refuse_other_bytes(task, file, row.crc32)
+    _write_table(task, number, rows)
+
+
+class Again:
+    """Films that an earlier run could not read, in shards that are there. Nobody uses their places: what can be read by
+    now is written there, and the table that says so comes after."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.places: dict[str, list[Place]] = {}
+        for place in task.again:
+            self.places.setdefault(place.path, []).append(place)
+        self.read: dict[int, dict[int, tuple[Film, str]]] = {}  # shard → place → the film and its path
+
+    def put(self, at: Place, pixels: np.ndarray | None, film: Film) -> None:
         if pixels is not None:
-            self.pixels.seek(self.start + place * self.task.size**2)
-            self.pixels.write(np.ascontiguousarray(pixels).data)
-        self.films[place] = film
-        self.left -= 1
-        if not self.left:
-            self._finish()
+            with (self.task.out / shard_name(at.shard)).open("r+b") as file:
+                np.lib.format.read_magic(file)
+                np.lib.format.read_array_header_1_0(file)
+                start = file.tell() + at.place * self.task.size**2
+                file.seek(start)
+                file.write(np.ascontiguousarray(pixels).data)
+                file.seek(start)
+                _refuse_other_bytes(self.task, file, film.crc32)
+                os.fsync(file.fileno())
+        self.read.setdefault(at.shard, {})[at.place] = film, at.path
 
-    def _finish(self) -> None:
-        """The films as they lie in the file now must be those that were decoded."""
-        films = [film for film in self.films if film is not None]
-        self.pixels.seek(self.start)
-        for film in films:
-            written = self.pixels.read(self.task.size**2)
-            if film.crc32 is not None and zlib.crc32(written) != film.crc32:
-                raise CxrError(f"{self.task.out} does not keep what is written to it.", "Pack to another disk.")
-        self.file.close()
-        columns = [self.shard.images, range(len(films)), *zip(*films, strict=True)]
-        arrays = [pa.array(values, kind.type) for values, kind in zip(columns, FILMS, strict=True)]
-        with atomic(table_path(self.task.out, self.shard.number)) as temporary:
-            pq.write_table(pa.Table.from_arrays(arrays, schema=FILMS), temporary)
+    def write_tables(self) -> None:
+        for number, read in self.read.items():
+            table = pq.ParquetFile(table_path(self.task.out, number)).read()
+            rows = [Row(*values) for values in zip(*(table[name].to_pylist() for name in Row._fields), strict=True)]
+            for place, (film, path) in read.items():
+                rows[place] = Row(rows[place].image_id, place, *film, path)
+            _write_table(self.task, number, rows)
+
+
+def _refuse_other_bytes(task: Task, file: BinaryIO, crc32: int | None) -> None:
+    written = file.read(task.size**2)
+    if crc32 is not None and zlib.crc32(written) != crc32:
+        raise CxrError(f"{task.out} does not keep what is written to it.", "Pack to another disk.")
+
+
+def _write_table(task: Task, number: int, rows: Sequence[Row]) -> None:
+    arrays = [pa.array(values, kind.type) for values, kind in zip(zip(*rows, strict=True), FILMS, strict=True)]
+    with atomic(table_path(task.out, number)) as temporary:
+        pq.write_table(pa.Table.from_arrays(arrays, schema=FILMS), temporary)
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
@@ -134,9 +205,6 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
     start = file.tell()
     file.truncate(start + math.prod(shape))
     return start
-
-
-Decoded = tuple[str, np.ndarray | None, Film]
 
 
 def _decoded(stream: Iterator[tuple[str, Content]], task: Task) -> Iterator[Decoded]:

@@ -1,7 +1,8 @@
 """NIH ChestX-ray14's BBox_List_2017.csv, as NIH ships it and as others have saved it again.
 
 Image, finding, x, y, w, h by position: the header's `Bbox [x,y,w,h]` is not quoted, and so is more names than there are
-fields. Pixels of the PNG, which is 1024×1024 whatever the radiograph was. `Infiltrate` is `Infiltration` elsewhere. The
+fields. Pixels of the PNG, which is 1024×1024 whatever the radiograph was; of a film that has not NIH's name
+(00000001_000) the size is not known. `Infiltrate` is `Infiltration` elsewhere. The
 patient is the number in the image's name, written as in Data_Entry: 00013118_008.png is of 13118.
 """
 
@@ -24,6 +25,7 @@ PUBLISHED_FINDINGS = (
     "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
 )  # fmt: skip
 OTHER_SPELLINGS = {"Infiltrate": "Infiltration"}
+PUBLISHED = re.compile(r"\d{8}_\d{3}\.")
 NAME = re.compile(r"(\d+)_\d+\.\w+")
 
 
@@ -39,7 +41,8 @@ def recognise(names: Sequence[str]) -> bool:
 
 def read(sheet: Sheet) -> Drawn:
     images, words = (sheet.text(name).to_pylist() for name in COLUMNS[:2])
-    size = pa.array(np.full(len(images), SIDE, dtype=np.int32))
+    published = np.array([PUBLISHED.match(image or "") is not None for image in images], dtype=bool)
+    size = pa.array(np.full(len(images), SIDE, dtype=np.int32), mask=~published)
     table = drawn_table(
         {
             "image_id": images,

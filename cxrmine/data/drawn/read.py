@@ -1,10 +1,8 @@
 """The door for truth in any form that is known here. A file is recognised by what is in it, never by its name."""
 
 import csv
-import gzip
 import io
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,16 +13,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrmine.data.drawn import coco, ham, nih, plain, rsna, vindr
-from cxrmine.data.drawn.sheet import Drawn, Sheet
+from cxrmine.data.drawn.sheet import Drawn, Sheet, delimiter
+from cxrmine.data.gzipped import unpacked
 from cxrmine.errors import CxrError, UsageError, rows_text
 from cxrmine.settings import assignments
 from cxrmine.tables import META_KEY, parse_meta
 
 SHEETS = (nih, plain, vindr, rsna)
 DOCUMENTS = (coco, ham)
-MOST_UNPACKED = 2**29  # bytes that a .gz may become; the boxes that people draw take a few million
 SHOWN = 12  # columns in a message
-GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
+PARQUET = b"PAR1"
 
 
 def read_drawn(path: Path, columns: Mapping[str, str] | None = None) -> Drawn:
@@ -89,23 +87,11 @@ def _strange(where: Path | str, why: str) -> CxrError:
 
 def _content(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
-        return _unpacked(content, path) if content.startswith(GZIP) else content
+        return unpacked(path.read_bytes(), path)
     except FileNotFoundError:
         raise CxrError(f"There is no truth at {path}.", "Check the path.") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error):
-        raise CxrError(f"{path} is a damaged or cut off gzip file.", "Get the file again.") from None
     except OSError as fault:
         raise CxrError(f"{path} cannot be read: {fault.strerror}.", "Name a file that can be read.") from None
-
-
-def _unpacked(content: bytes, path: Path) -> bytes:
-    with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
-        content = packed.read(MOST_UNPACKED + 1)
-    if len(content) > MOST_UNPACKED:
-        most = f"{MOST_UNPACKED >> 20} MiB"
-        raise CxrError(f"{path} unpacks to more than {most}.", "Unpack it, if it is what it should be.")
-    return content
 
 
 def _text(content: bytes, path: Path) -> str:
@@ -143,7 +129,8 @@ def parquet_sheet(content: bytes, path: Path) -> Sheet:
 def _csv(text: str, path: Path, named: bool) -> Sheet:
     """`row` counts every line of the table after the header, so that blank ones, which say nothing, have a number."""
     try:
-        records = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        mark = delimiter(text.encode())
+        records = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True))
     except csv.Error as fault:
         raise CxrError(f"{path} is a damaged CSV file: {fault}.", "Get the file again.") from None
     start = next((i for i, record in enumerate(records) if _said(record)), None)

@@ -1,7 +1,8 @@
 """RSNA Pneumonia Detection Challenge: stage_2_train_labels.csv.
 
-Columns patientId, x, y, width, height, Target: top left corner and size, on a 1024×1024 grid. One image a patient, so
-`patientId` is both. Target 1 is a box of an opacity; Target 0, without a box, an image that was looked at and has none.
+Columns patientId, x, y, width, height, Target: top left corner and size, on a 1024×1024 grid. `patientId` is one an
+image and stands for both: nothing in this file tells which images are of one person. Target 1 is a box of an opacity;
+Target 0, without a box, an image that was looked at and has none.
 """
 
 from collections.abc import Sequence

@@ -5,6 +5,7 @@ whole file doubtful is an error of the reader.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -127,6 +128,12 @@ def sides(values: Floats, given: npt.NDArray[np.bool_], name: str, where: str, r
             "It is the image's size in pixels; leave it empty where it is not known.",
         )
     return pa.array(np.where(good, values, 0).astype(np.int32), mask=~good)
+
+
+def delimiter(content: bytes) -> str:
+    """What parts the fields of a CSV file: a comma, or what else its header has where that has none."""
+    head = re.sub(rb'"[^"]*"', b"", b"".join(content[:65536].lstrip().splitlines()[:1]))
+    return "," if b"," in head else ";" if b";" in head else "\t" if b"\t" in head else ","
 
 
 def as_number(value: Any) -> float:

@@ -10,10 +10,13 @@ Data_Entry_2017*.csv
 train_val_list.txt, test_list.txt
     The official split, by patient; 10 % of the training patients become `val`.
 BBox_List_2017.csv
-    Image, finding, x, y, w, h by position (its header has more names than its rows have fields), in pixels of the PNG.
+    Image, finding, x, y, w, h by position (its header has more names than its rows have fields), in pixels of the PNG,
+    which has 1024×1024. Where the PNG or JPEG here of a film that is named as NIH names them (00000001_000) has another
+    size, its boxes are scaled, and it says so. Phantom datasets tell their size in truth.parquet: nothing is scaled.
     `Infiltrate` there is `Infiltration` in Data_Entry.
 images/, images_001/images/ … images_012/images/, images_001/, images_01.tar.gz …, or the folder itself
-    The films, under the names in Data_Entry with their endings (.png, .jpg, .dcm).
+    The films, under the names in Data_Entry with their endings (.png, .jpg, .dcm). Where none lies in any of these
+    (images-224/images-224/ of resized copies), they are taken from wherever they are, and it says so.
 
 Each text file may be .gz. Findings are those that occur in Finding Labels, in alphabetical order. `image_id` is the
 Image Index as it stands, with its ending. An empty Finding Labels is "nobody said anything", not "No Finding".
@@ -27,16 +30,17 @@ import pyarrow.compute as pc
 
 from cxrmine.data.assemble import FILM, NO_SPLIT, TRAIN_AND_VAL, Raw
 from cxrmine.data.drawn import nih
-from cxrmine.data.drawn.sheet import Drawn
 from cxrmine.data.reading import Reading
 from cxrmine.data.rows import read_rows
 from cxrmine.data.tree import Tree
-from cxrmine.errors import CxrError
+from cxrmine.errors import CxrError, some_text
 
 SHAPE = "ChestX-ray14 (a file Data_Entry_2017*.csv or Data_Entry_2017*.csv.gz in the folder)"
 NORMAL = "No Finding"
 NEEDED, OTHERS = ("Image Index", "Finding Labels", "Patient ID"), ("View Position",)
 LISTS = ("train_val_list.txt", "test_list.txt")
+OF_PHANTOMS = "truth.parquet"
+DRAWN_ON = f"films of {nih.SIDE}×{nih.SIDE} pixels"
 FOLDER = re.compile(r"(images(_\d+)?(\.tar\.gz|\.tgz|\.tar|\.zip)?/)?(images/)?[^/]+")
 
 
@@ -50,7 +54,7 @@ def read(tree: Tree, reading: Reading) -> Raw:
     sheet, ledger = read_rows(tree, name, NEEDED, OTHERS)
     image = sheet.columns["Image Index"]
     split, note = _split(tree, image)
-    films = _films(tree)
+    films, about_films = _films(tree, set(image.to_pylist()))
     images = pa.table(
         {
             "image_id": image,
@@ -61,16 +65,17 @@ def read(tree: Tree, reading: Reading) -> Raw:
         }
     )
     labels, notes = _labels(sheet.columns["Finding Labels"])
-    drawn = _boxes(tree)
+    boxes, drawn_on = _boxes(tree)
     return Raw(
         "ChestX-ray14",
         images,
         labels,
-        boxes=drawn.table if drawn else None,
+        boxes=boxes,
         dropped=ledger,
-        notes=(f"labels: {name}", *([note] if note else []), *notes),
+        notes=(f"labels: {name}", *([note] if note else []), *notes, *about_films),
         occurring=True,
-        is_film=lambda path: FILM.fullmatch(path) is not None and FOLDER.fullmatch(path) is not None,
+        is_film=lambda path: FILM.fullmatch(path) is not None and (bool(about_films) or bool(FOLDER.fullmatch(path))),
+        drawn_on=drawn_on,
     )
 
 
@@ -134,14 +139,24 @@ def _read_list(tree: Tree, name: str) -> pa.StringArray:
     return pa.array([word for line in tree.text(name).splitlines() if (word := line.strip())], pa.string())
 
 
-def _boxes(tree: Tree) -> Drawn | None:
+def _boxes(tree: Tree) -> tuple[pa.Table | None, str]:
+    """As drawn; and what they were drawn on, where films may be copies of another size."""
     name = tree.first("BBox_List_2017.csv") or (_only(tree, "BBox_List") if _candidates(tree, "BBox_List") else None)
-    return nih.read(nih.by_position(tree.text(name), f"{tree}/{name}")) if name else None
+    if not name:
+        return None, ""
+    table = nih.read(nih.by_position(tree.text(name), f"{tree}/{name}")).table
+    return table, "" if tree.has(OF_PHANTOMS) else DRAWN_ON
 
 
-def _films(tree: Tree) -> dict[str, str]:
-    """Image → path: of several files of one name the first, the top before folders."""
+def _films(tree: Tree, known: set[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Image → path: of several files of one name the first, the top before folders; and where none lies in a folder of
+    NIH's, from wherever they are, with a note."""
+    usual = [path for path in tree.names if FOLDER.fullmatch(path)]
+    others = [path for path in tree.names if path.rpartition("/")[2] in known]
+    elsewhere = bool(others) and not any(path.rpartition("/")[2] in known for path in usual)
     films: dict[str, str] = {}
-    for path in sorted((p for p in tree.names if FOLDER.fullmatch(p)), key=lambda p: (p.rpartition("/")[0], p)):
+    for path in sorted(others if elsewhere else usual, key=lambda p: (p.rpartition("/")[0], p)):
         films.setdefault(path.rpartition("/")[2], path)
-    return films
+    folders = sorted({path.rpartition("/")[0] for path in films.values()})
+    note = f"films: none in images/ or its like, so from {some_text(folders)}/"
+    return films, (note,) * elsewhere

@@ -28,6 +28,7 @@ CheXpert Plus (DICOM, PNG and reports), train_cheXbert.csv, train_visualCheXbert
 read.
 """
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 
@@ -40,6 +41,7 @@ from cxrmine.data.drawn.read import from_document
 from cxrmine.data.drawn.sheet import Sheet, as_float
 from cxrmine.data.encoded import JPEG_START, PNG_START, Unreadable, jpeg_size, png_size
 from cxrmine.data.index import OF_ANOTHER_SIZE, Dropped, dropped
+from cxrmine.data.paths import column_inside
 from cxrmine.data.reading import Reading
 from cxrmine.data.rows import header, read_rows
 from cxrmine.data.tree import Content, Tree
@@ -71,9 +73,10 @@ MEASURED = 8  # films whose size is compared with what their boxes reach
 
 def recognise(tree: Tree) -> str:
     for name in _tables(tree).values():
-        columns = set(header(tree, name))
-        if "Path" in columns and len(columns & set(FINDINGS)) >= ENOUGH:
-            return f"{name} in it has a column Path and CheXpert's findings"
+        with contextlib.suppress(CxrError):  # another dataset's, or damaged as one of several
+            columns = set(header(tree, name))
+            if "Path" in columns and len(columns & set(FINDINGS)) >= ENOUGH:
+                return f"{name} in it has a column Path and CheXpert's findings"
     return ""
 
 
@@ -147,7 +150,7 @@ def _read_tables(tree: Tree, tables: Mapping[str, str]) -> tuple[list[Sheet], tu
     ledger: tuple[Dropped, ...] = ()
     for name in tables.values():
         sheet, torn = read_rows(tree, name, ("Path",), (SIDE, VIEW, NORMAL, *FINDINGS))
-        path = sheet.columns["Path"]
+        sheet.columns["Path"] = path = column_inside(tree.root, sheet.columns["Path"])
         good = pc.match_substring_regex(path, NAME).to_numpy(zero_copy_only=False)
         bad = [repr(word) for word in path.filter(pa.array(~good)).to_pylist()]
         sheets.append(sheet.filter(good))

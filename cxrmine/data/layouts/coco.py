@@ -12,7 +12,7 @@ two lists have is taken from the first. The split is the one that the list's pat
 valid/ is val. Where there are training images and no validation images, 10 % of the training patients become `val`.
 
 COCO knows no patients. Each image is taken for a patient of its own, unless columns.patient names a key of the entries
-under `images`. Width and height are those of the entries.
+under `images`, or the header of a DICOM film tells. Width and height are those of the entries.
 """
 
 import re
@@ -31,6 +31,7 @@ from cxrmine.data.drawn.read import parse_json
 from cxrmine.data.drawn.sheet import Drawn
 from cxrmine.data.index import Dropped, dropped
 from cxrmine.data.meant import meant
+from cxrmine.data.paths import entries_inside
 from cxrmine.data.reading import Reading
 from cxrmine.data.tree import Tree
 from cxrmine.data.words import is_normal, split_in, with_validation
@@ -43,10 +44,6 @@ KEYS = tuple(f'"{name}"'.encode() for name in coco.LISTS)
 SIDES = ("width", "height")
 LISTED_TWICE = "image that another list has too"
 BOX_OF_TWICE = "box of an image that another list has too"
-ONE_EACH = (
-    "CAREFUL: nobody says who the patients are, so each image is taken for a patient of its own; images of one patient "
-    "may be in two splits"
-)
 
 
 class Listed(NamedTuple):
@@ -71,8 +68,6 @@ def read(tree: Tree, reading: Reading) -> Raw:
     images = pa.concat_tables([_images(one, ids) for one, ids in zip(lists, names, strict=True)])
     split, said = with_validation(images["split"].to_pylist())
     images = images.set_column(images.column_names.index("split"), "split", pa.array(split, pa.string()))
-    if any(one.patients is None for one in lists):
-        notes += (ONE_EACH,)
     boxes, ledger = _boxes(lists, names)
     return Raw(
         "COCO",
@@ -82,6 +77,7 @@ def read(tree: Tree, reading: Reading) -> Raw:
         dropped=dropped(LISTED_TWICE, twice) + ledger,
         notes=(f"labels and boxes: {', '.join(one.name for one in lists)}", *notes, *said),
         occurring=True,
+        told=() if any(one.patients is None for one in lists) else ("patient",),
     )
 
 
@@ -94,10 +90,11 @@ def _listed(tree: Tree, name: str, films: Sequence[str], key: str) -> Listed:
     document = parse_json(tree.text(name), Path(where))
     if not coco.recognise(document):
         raise CxrError(f"{where} is not COCO's JSON.", f"It needs the lists {', '.join(coco.LISTS)}.")
+    entries_inside(tree.root, document["images"], "file_name")
     drawn = coco.read(document, where)
     files = [entry["file_name"] for entry in document["images"]]
     patients = _patients(document["images"], key, where) if key else None
-    return Listed(name, drawn, files, patients, _paths(name, files, films))
+    return Listed(name, drawn, files, patients, _paths(name, files, films, frozenset(tree.names)))
 
 
 def _patients(entries: Sequence[dict], key: str, where: str) -> list[str | None]:
@@ -111,16 +108,15 @@ def _patients(entries: Sequence[dict], key: str, where: str) -> list[str | None]
     return [str(v) if isinstance(v, str | int) and not isinstance(v, bool) else None for v in values]
 
 
-def _paths(name: str, files: Sequence[str], films: Sequence[str]) -> list[str | None]:
+def _paths(name: str, files: Sequence[str], films: Sequence[str], there: frozenset[str]) -> list[str | None]:
     """Where each film lies: in one of the places where COCO's tools look for it, or elsewhere if its name is unique."""
     beside, part = _beside(name), _part(name)
     above = beside.removesuffix("/").rpartition("/")[0]
     above = f"{above}/" if above else ""
     folders = [beside, "", above, *([f"{above}{part}/", f"{above}images/{part}/"] if part else []), f"{above}images/"]
-    known = set(films)
-    paths = [next((f"{folder}{file}" for folder in folders if f"{folder}{file}" in known), None) for file in files]
+    paths = [next((f"{folder}{file}" for folder in folders if f"{folder}{file}" in there), None) for file in files]
     lost = [file for file, path in zip(files, paths, strict=True) if path is None]
-    free = known - {*paths}
+    free = {*films} - {*paths}
     of = dict(zip(lost, meant(lost, free)[0], strict=True))
     return [of[file] if path is None else path for file, path in zip(files, paths, strict=True)]
 

@@ -10,8 +10,8 @@ mimic-cxr-2.0.0-metadata.csv.gz (also in 2.1.0; other version numbers are taken 
     words. LATERAL, LL and XTABLE LATERAL are side views; empty is null, and such films are read as frontal ones, though
     some are not; so are the 8 oblique ones (LAO, LPO, RAO, SWIMMERS).
 cxr-record-list.csv.gz
-    subject_id, study_id, dicom_id, path: MIMIC-CXR's own list, read where there is no metadata. It tells no view, so
-    that side views stay in; a note says so.
+    subject_id, study_id, dicom_id, path: MIMIC-CXR's own list, read where there is no metadata. It tells no view:
+    DICOM films have one in their header, and side views of JPG films stay in; a note says so.
 mimic-cxr-2.0.0-chexpert.csv.gz, mimic-cxr-2.0.0-negbio.csv.gz
     subject_id, study_id, then 14 columns, as CheXpert has them: 1.0, 0.0, -1.0 or blank, mined from the report of the
     study, so all its films have the same; also what only another film of the study shows. 227,827 studies have labels;
@@ -64,7 +64,10 @@ def read(tree: Tree, reading: Reading) -> Raw:
     dicom, subject, study = (sheet.columns[column] for column in IDS)
     labels, label_faults, notes = _labels(tree, reading, _study(subject, study))
     if not metadata:
-        notes += (f"views: not in {name}, so that side views stay in; copy mimic-cxr-2.0.0-metadata.csv.gz beside it",)
+        notes += (
+            f"views: not in {name}, so that side views stay in where no DICOM header tells them; copy "
+            "mimic-cxr-2.0.0-metadata.csv.gz beside it",
+        )
     split, split_faults, said = _split(tree, dicom)
     columns = {
         "image_id": dicom,
@@ -81,6 +84,7 @@ def read(tree: Tree, reading: Reading) -> Raw:
         dropped=ledger + label_faults + split_faults,
         notes=(*notes, *said, *size_notes),
         is_film=lambda path: FILM.fullmatch(path) is not None,
+        told=("patient", "view") if metadata else ("patient",),  # the metadata's views are those of the headers
     )
 
 

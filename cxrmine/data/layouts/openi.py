@@ -12,7 +12,7 @@ NLMCXR_png.tgz, NLMCXR_dcm.tgz, unpacked or not
     1_IM-0001-3001.dcm is CXR1_1_IM-0001-3001. Kaggle's 2_IM-0652-1001.dcm.png is taken too.
 indiana_projections.csv (Kaggle's)
     filename, projection: Frontal or Lateral. Where it is missing nobody says which films are lateral, the reports
-    least of all: view is null then, lateral films stay in, and a note says so.
+    least of all: view is what DICOM headers say, or null; such lateral films stay in, and a note says so.
 
 Findings are the terms of FINDINGS, by what comes before the first slash, wherever in the chest the rest says that it
 is; `Thickening` is one only of the pleura. Left out: devices, the spine's wear, and signs without a disease
@@ -166,4 +166,4 @@ def _notes(reports: list[Report], views: dict[str, str]) -> Iterator[str]:
     silent = sum(not set(report.terms) - NO_WORD for report in reports)
     yield f"labels: MeSH major terms of {len(reports):,} reports; {silent:,} are not indexed, {bare:,} have no film"
     if not views:
-        yield f"views: the reports do not say them; lateral films stay in, unless {VIEWS} lies beside the reports"
+        yield f"views: the reports do not say them; lateral films stay in, but for what {VIEWS} or DICOM headers tell"

@@ -10,13 +10,16 @@ PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv (or another name that begin
     Labels: a Python list as text, `['pleural effusion', ' normal']`, of which some have blanks around a label; empty or
     nan where there was no report. Rows_DICOM, Columns_DICOM: height and width of the film.
     The first column has no name; labelCUIS and LocalizationsCUIS have cells of several lines.
+    PhotometricInterpretation_DICOM, MONOCHROME1 or MONOCHROME2 of the DICOM that a film was made of, is not read.
 0/ … 54/, 0.zip … 54.zip, or all in one folder
     The films. One that is not in its ImageDir is taken from wherever it is.
 
 Labels are read without blanks around them and in small letters. Findings are all of them, devices and diagnoses too,
 but for NO_FINDING: `normal` is none, and the other three are about the report. A label that is not among an image's is
 absent; where an image has none but those three, nobody said anything. Films of ribs and of no chest are left out and
-counted. There are no boxes, and no official split.
+counted. There are no boxes, and no official split. Whether the PNG of a MONOCHROME1 film is a negative is not settled
+here: no film was at hand, and of the loaders that people published some invert those films and others none. Films are
+read as they are, and check warns of those that look inverted.
 """
 
 import re

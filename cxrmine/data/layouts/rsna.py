@@ -15,30 +15,39 @@ stage_2_train_images/, or the folder itself
     <patientId>.dcm; .png and .jpg copies are taken too.
 stage_2_test_images/, stage_2_sample_submission.csv
     Without labels, and so no part of the index: films there are counted in a note.
+pneumonia-challenge-dataset-mappings_2018.json, anywhere in the folder
+    From RSNA's own page of the challenge, not from Kaggle: a list of objects with subset_img_id, the patientId here,
+    and img_id, the film's name in ChestX-ray14, whose number is the patient. Its other keys are not read.
 
 The files of the first stage (stage_1_…) are read where those of the second are missing; each table may be .gz. The one
-finding is `Lung Opacity`. Nobody names the readers of a box, and there is no official split. `patientId` is one a film:
-it stands for the patient, though a patient of ChestX-ray14, whose films these are under new names and from both sides
-of its split, may have several.
+finding is `Lung Opacity`. Nobody names the readers of a box, and there is no official split. Boxes are on a grid of
+1024×1024: where a copy of a film has another size, they are scaled. `patientId` is one a film. These are films of
+ChestX-ray14 under new names, from both sides of its split, and a patient there may have several: who that is, only the
+mappings tell. Without them each film counts as a patient of its own, and a drawn split may part a patient's films.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
 from cxrmine.data.assemble import FILM, Raw, films_by_stem, stem
-from cxrmine.data.drawn import rsna
+from cxrmine.data.drawn import nih, rsna
+from cxrmine.data.drawn.read import parse_json
 from cxrmine.data.drawn.sheet import Sheet
 from cxrmine.data.index import Dropped
 from cxrmine.data.reading import Reading
 from cxrmine.data.rows import read_rows
 from cxrmine.data.tree import Tree
+from cxrmine.errors import CxrError
 
 SHAPE = "RSNA Pneumonia (stage_2_train_labels.csv in the folder)"
 STAGES = ("stage_2", "stage_1")
 TEST = re.compile(r"(^|/)(stage_\d_)?test[^/]*/", re.IGNORECASE)
+MAPPINGS = "pneumonia-challenge-dataset-mappings_2018.json"
+MAPPINGS_NAMED = re.compile(r"(.*/)?pneumonia-challenge-dataset-mappings[^/]*\.json(\.gz)?", re.IGNORECASE)
+DRAWN_ON = f"films of {rsna.SIDE}×{rsna.SIDE} pixels"
 LEAK = "these are films of ChestX-ray14, of both sides of its split: who trains there and tests here, tests on training"
 
 
@@ -57,11 +66,11 @@ def read(tree: Tree, reading: Reading) -> Raw:
     films = films_by_stem(tree.names)
     images = {
         "image_id": image,
-        "patient_id": image,
         "view": pa.nulls(len(image), pa.string()),
         "split": pa.nulls(len(image), pa.string()),
         "path": pa.array([films.get(word) for word in labels], pa.string()),
     }
+    images["patient_id"], about_patients = _patients(tree, list(labels))
     classes, torn = _classes(tree, labels)
     return Raw(
         "RSNA Pneumonia",
@@ -69,8 +78,9 @@ def read(tree: Tree, reading: Reading) -> Raw:
         {rsna.FINDING: pa.array(labels.values(), pa.int8())},
         boxes=rsna.read(sheet).table,
         dropped=ledger + torn,
-        notes=(f"labels: {name}", *_notes(classes, len(unlabelled)), f"CAREFUL: {LEAK}"),
+        notes=(f"labels: {name}", *_notes(classes, len(unlabelled)), about_patients, f"CAREFUL: {LEAK}"),
         is_film=lambda path: FILM.fullmatch(path) is not None and path not in unlabelled,
+        drawn_on=DRAWN_ON,
     )
 
 
@@ -103,4 +113,35 @@ def _notes(classes: Counter[str], unlabelled: int) -> Iterator[str]:
         yield "classes of the images: " + ", ".join(f"{word} {count:,}" for word, count in sorted(classes.items()))
     if unlabelled:
         yield f"test films without labels, not in the index: {unlabelled:,}"
-    yield "patients: patientId, which is one an image; a person may be in it under several"
+
+
+def _patients(tree: Tree, images: Sequence[str]) -> tuple[pa.Array, str]:
+    """Who each image is of, and what to say of it."""
+    names = [name for name in tree.names if MAPPINGS_NAMED.fullmatch(name)]
+    if not names:
+        return pa.array(images, pa.string()), (
+            "CAREFUL: patients: each image counts as one of its own, and a person may be in it under several, on both "
+            f"sides of a drawn split; {MAPPINGS} from RSNA's page of the challenge, in this folder, tells them"
+        )
+    number = _mapped(tree, names[0])
+    known = [number.get(image) for image in images]
+    alone = known.count(None)
+    note = f"patients: those of ChestX-ray14, by {names[0]}"
+    if alone:
+        note += f"; {alone:,} images are not in it, and each counts as a patient of its own"
+    return pa.array([who or image for who, image in zip(known, images, strict=True)], pa.string()), note
+
+
+def _mapped(tree: Tree, name: str) -> dict[str, str]:
+    """patientId → the number of the patient in ChestX-ray14."""
+    where = f"{tree}/{name}"
+    entries = parse_json(tree.text(name), where)
+    whole = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
+    pairs = [(entry.get("subset_img_id"), entry.get("img_id")) for entry in entries] if whole else []
+    number = {str(image): who for image, film in pairs if image and (who := nih.patient(str(film)))}
+    if not number:
+        raise CxrError(
+            f"{where} is no list of objects with subset_img_id and img_id.",
+            "Get it again, or move it out of the folder.",
+        )
+    return number

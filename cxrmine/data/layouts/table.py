@@ -14,13 +14,15 @@ finding, reader, x_min, y_min, x_max, y_max or x, y, width, height
     A row a box in pixels of the film, so several rows an image; a row without a box is fine. Where there are no
     findings, an image has those of its rows. What an image's rows say of its patient, split and view must agree.
 split, patient, view
-    train, val (valid, validation, dev) or test. Where there is no patient or view, a DICOM film's header has them: who
-    is one patient is taken from it, and `patient_id` is then the first image of that patient. Where there are
-    train rows and no val rows, 10 % of the training patients become `val`.
+    train, val (valid, validation, dev) or test. Without a column of patients the headers of DICOM films tell who is one
+    (see data.people), and `patient_id` is then the first image of that patient. A view that is not given comes from
+    there too. Where there are train rows and no val rows, 10 % of the training patients become `val`.
 boxes.csv, boxes.parquet, boxes.json, or *bbox*
-    Boxes in any form of data.drawn.read, of images named as in the table, or with or without folders and ending.
+    Boxes in any form of data.drawn.read, of images named as in the table, or with or without folders and ending. Where
+    the form or the file tells the size of what they were drawn on, they are scaled to copies of another, which is said.
 table
-    Which file, where several could be it: --columns table=labels.csv.
+    Which file, where several could be it: --columns table=labels.csv. Files with the same columns whose names each
+    speak of another split (train.csv, valid.csv, test.csv) are one table, and the name is the split, if no column is.
 """
 
 import re
@@ -32,16 +34,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrmine.data.assemble import FILM, Raw
+from cxrmine.data.assemble import Raw, films_and
 from cxrmine.data.columns import FORMS, Columns, resolve, shown
-from cxrmine.data.drawn.read import drawn_in, parquet_sheet
+from cxrmine.data.drawn.read import drawn_in
 from cxrmine.data.drawn.sheet import Drawn, Sheet, corners, drawn_table, from_xywh
-from cxrmine.data.index import Dropped, dropped
+from cxrmine.data.index import dropped
 from cxrmine.data.labels import findings_of_rows, of_images
 from cxrmine.data.meant import meant
-from cxrmine.data.people import people
+from cxrmine.data.paths import column_inside, inside
 from cxrmine.data.reading import OURS, Reading
-from cxrmine.data.rows import header, read_rows
+from cxrmine.data.sheets import Own, read_own
 from cxrmine.data.tree import Tree, is_safe
 from cxrmine.data.words import SPLIT_WORDS, plain, with_validation
 from cxrmine.errors import CxrError, did_you_mean
@@ -51,10 +53,10 @@ COLUMNS = tuple(name for name in OURS if name != "labels")
 TABLE = re.compile(r".+\.(csv|csv\.gz|parquet)", re.IGNORECASE)
 DRAWN = re.compile(r"(boxes|[^/]*bbox[^/]*)\.(csv|json|parquet)(\.gz)?", re.IGNORECASE)
 MINED = re.compile(r"boxes\..*", re.IGNORECASE)  # never the dataset's own table
+FILES = ("image", "path")  # columns that may say where a film lies
 NO_IMAGE = "row without an image"
 DISAGREES = "row that says otherwise than another of its image"
 SEVERAL_FILMS = "image that may be one of several films"
-EMPTY = pa.array(["", "nan", "null", "na", "n/a"])
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -68,7 +70,9 @@ def recognise(tree: Tree) -> str:
 
 
 def read(tree: Tree, reading: Reading) -> Raw:
-    name, sheet, columns, ledger, notes = _chosen(tree, reading.columns)
+    own, columns, notes = _chosen(tree, reading.columns)
+    sheet, ledger, name = own.sheet, own.ledger, " + ".join(own.names)
+    sheet.columns.update((c, column_inside(tree.root, sheet.text(c))) for k, c in columns.of.items() if k in FILES)
     of_image = sheet.text(columns.of.get("image") or columns.of["path"])
     named = pc.is_valid(of_image).to_numpy(zero_copy_only=False)
     ledger += dropped(NO_IMAGE, _row_names(name, sheet, ~named))
@@ -78,11 +82,11 @@ def read(tree: Tree, reading: Reading) -> Raw:
     ledger += dropped(DISAGREES, _row_names(name, sheet, ~agree))
     sheet, at = sheet.filter(agree), at[agree]
     path, unclear = _films(tree, image, facts.get("path", [None] * len(image)))
-    patient, view, about_people = people(tree, image, path, facts)
     split, about_split = with_validation(facts.get("split", [None] * len(image)))
     findings, rows, about_labels = findings_of_rows(sheet, columns)
-    drawn, about_boxes = _beside(tree, name, image)
-    texts = {"image_id": image, "patient_id": patient, "view": view, "split": split, "path": path}
+    drawn, about_boxes = _beside(tree, own.names, image)
+    view = facts.get("view", [None] * len(image))
+    texts = {"image_id": image, "patient_id": facts.get("patient", image), "view": view, "split": split, "path": path}
     return Raw(
         "table",
         pa.table({key: pa.array(values, pa.string()) for key, values in texts.items()}),
@@ -90,7 +94,9 @@ def read(tree: Tree, reading: Reading) -> Raw:
         boxes=pa.concat_tables([_boxes(sheet, columns, findings), *([drawn.table] if drawn else [])]),
         looked_at=_looked_at(sheet, columns, drawn),
         dropped=ledger + dropped(SEVERAL_FILMS, unclear),
-        notes=(*notes, *about_people, *about_split, *about_labels, *about_boxes),
+        notes=(*notes, *about_split, *about_labels, *about_boxes),
+        told=("patient",) if "patient" in facts else (),
+        drawn_on="films of the size that their file tells" if drawn else "",
     )
 
 
@@ -104,58 +110,39 @@ def _tables(tree: Tree) -> list[str]:
     return [n for n in found if not DRAWN.fullmatch(n)] or found
 
 
-def _chosen(tree: Tree, told: Mapping[str, str]) -> tuple[str, Sheet, Columns, tuple[Dropped, ...], tuple[str, ...]]:
-    """The one table that has what is needed, its columns, the ledger of its rows, and what to say of it."""
+def _chosen(tree: Tree, told: Mapping[str, str]) -> tuple[Own, Columns, tuple[str, ...]]:
+    """The one table that has what is needed, its columns, and what to say of it."""
     there, rest = _tables(tree), {ours: theirs for ours, theirs in told.items() if ours != "table"}
     names = [told["table"]] if "table" in told else there
     if not all(is_safe(name) and tree.has(name) for name in names):
         raise CxrError(f"{tree} has no table {names[0]}.{did_you_mean(names[0], there)}", f"It has {shown(there)}.")
-    found, faults = [], []
-    for name in names:
+    tables, faults = read_own(tree, names, rest)
+    found: list[tuple[Own, Columns]] = []
+    for own in tables:
         try:
-            sheet, ledger = _sheet(tree, name)
-            found.append((name, sheet, resolve(sheet, rest), ledger))
+            found.append((own, resolve(own.sheet, rest)))
         except CxrError as fault:
             faults.append(fault)
     if not found:
         raise CxrError(" ".join(fault.what for fault in faults), faults[0].cure)
     if len(found) > 1:
-        words = [name for name, *_ in found]
+        words = [" + ".join(own.names) for own, _ in found]
         raise CxrError(
             f"{tree} has {len(found)} tables of films and findings: {shown(words)}.",
-            f"Choose one with --columns table={words[0]}, or join them, with a column split.",
+            f"Choose one with --columns table={found[0][0].names[0]}, or join them, with a column split.",
         )
-    name, sheet, columns, ledger = found[0]
+    own, columns = found[0]
     said = ", ".join(f"{ours} = {theirs}" for ours, theirs in columns.of.items() if theirs != columns.text)
-    notes = [f"labels: {name}", f"columns: {said}, findings = {columns.text or shown(columns.flags)}"]
+    notes = [
+        f"labels: {', '.join(own.names)}",
+        *own.notes,
+        f"columns: {said}, findings = {columns.text or shown(columns.flags)}",
+    ]
     if columns.unread:
         notes.append(f"columns that are not read: {shown(columns.unread)}")
-    if others := [other for other in names if other != name]:
+    if others := [other for other in names if other not in own.names]:
         notes.append(f"tables that are not read: {shown(others)}")
-    return name, sheet, columns, ledger, tuple(notes)
-
-
-def _sheet(tree: Tree, name: str) -> tuple[Sheet, tuple[Dropped, ...]]:
-    """All columns as text, null where nothing is said."""
-    if name.lower().endswith(".parquet"):
-        raw = parquet_sheet(tree.read(name), Path(f"{tree}/{name}"))
-        ledger: tuple[Dropped, ...] = ()
-    else:
-        raw, ledger = read_rows(tree, name, (), list(filter(None, header(tree, name))))
-    columns = {word: text for word, column in raw.columns.items() if (text := _as_text(column)) is not None}
-    return Sheet(raw.where, columns, raw.row), ledger
-
-
-def _as_text(column: pa.Array) -> pa.Array | None:
-    """A list becomes words joined with |, a truth value 1 or 0; what can be no text is no column."""
-    try:
-        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-            column = pc.binary_join(column.cast(pa.list_(pa.string())), "|")
-        column = (column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column).cast(pa.string())
-    except pa.ArrowException:
-        return None
-    column = pc.utf8_trim_whitespace(column)
-    return pc.if_else(pc.is_in(pc.utf8_lower(column), value_set=EMPTY), None, column)
+    return own, columns, tuple(notes)
 
 
 def _row_names(name: str, sheet: Sheet, which: Bools) -> list[str]:
@@ -206,7 +193,7 @@ def _films(tree: Tree, image: Sequence[str], told: Sequence[str | None]) -> tupl
     """The film of every image, None where it is not there; and the images of which it is unclear."""
     wanted = [path or name for path, name in zip(told, image, strict=True)]
     safe = [word if is_safe(word) else None for word in wanted]
-    films, unclear = meant(safe, [name for name in tree.names if FILM.fullmatch(name)])
+    films, unclear = meant(safe, films_and(tree, safe))
     of_unclear = {*unclear}
     return (
         [film if good else word for film, good, word in zip(films, safe, wanted, strict=True)],  # assemble tells why
@@ -240,9 +227,9 @@ def _boxes(sheet: Sheet, columns: Columns, findings: Sequence[str]) -> pa.Table:
     return drawn_table({"image_id": image, "finding": finding, **box, "reader": reader, "row": rows.row.tolist()})
 
 
-def _beside(tree: Tree, table: str, image: Sequence[str]) -> tuple[Drawn | None, tuple[str, ...]]:
+def _beside(tree: Tree, tables: Sequence[str], image: Sequence[str]) -> tuple[Drawn | None, tuple[str, ...]]:
     """Boxes of a file of their own, their images by the names that the table has; and what to say."""
-    names = [name for name in tree.top if DRAWN.fullmatch(name) and name != table and tree.has(name)]
+    names = [name for name in tree.top if DRAWN.fullmatch(name) and name not in tables and tree.has(name)]
     if not names:
         return None, ()
     if len(names) > 1:
@@ -256,13 +243,15 @@ def _beside(tree: Tree, table: str, image: Sequence[str]) -> tuple[Drawn | None,
         return None, (f"boxes: not those of {names[0]}, which come from {', '.join(drawn.made_by)}, not from people",)
     seen = drawn.looked_at
     return (
-        drawn._replace(table=_renamed(drawn.table, image), looked_at=None if seen is None else _renamed(seen, image)),
+        drawn._replace(
+            table=_renamed(tree, drawn.table, image), looked_at=None if seen is None else _renamed(tree, seen, image)
+        ),
         (f"boxes: {names[0]} ({drawn.kind})",),
     )
 
 
-def _renamed(table: pa.Table, image: Sequence[str]) -> pa.Table:
-    words = table["image_id"].to_pylist()
+def _renamed(tree: Tree, table: pa.Table, image: Sequence[str]) -> pa.Table:
+    words = inside(tree.root, table["image_id"].to_pylist())
     found = [new or old for new, old in zip(meant(words, {*image})[0], words, strict=True)]
     return table.set_column(table.column_names.index("image_id"), "image_id", pa.array(found, pa.string()))
 

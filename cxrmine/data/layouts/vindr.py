@@ -14,20 +14,21 @@ annotations/image_labels_train.csv, image_labels_test.csv (PhysioNet)
 train/, test/
     The films, <image_id>.dicom; or copies (.png, .jpg), of which many are smaller than what the boxes are drawn on.
 train_meta.csv, test_meta.csv (beside the smaller copies that people share)
-    image_id, dim0, dim1: height and width of the DICOM. They become the index's height and width, which then are those
-    of the boxes: where a film has another size, check says so.
+    image_id, dim0, dim1: height and width of the DICOM. By these, boxes are scaled to the copies, and it says so. Where
+    a copy has no size there and a box reaches beyond it, the boxes of all such copies are left out, and it says so.
+    Of a DICOM film they are the index's height and width.
 
 The PhysioNet tables may lie in annotations/ or at the top; each may be .gz. Of several readers who read an image:
 present if at least half of them found it, uncertain if fewer did, absent if none did. So some boxes are of uncertain
 findings. Boxes keep their reader, and looked_at has who read which image; of the consensus nobody is named. Findings
-are those that a reader found somewhere. Nothing tells patients apart (the DICOM headers are all but empty): each image
-counts as one. view is null: the publication says that all films are PA, no table does. A test film without labels, as
-Kaggle's all are, is no part of the index and is counted in a note. VinDr-PCXR, of children, has PhysioNet's form with
-rad_ID for rad_id, and is read alike.
+are those that a reader found somewhere. No table tells patients apart, or has a view, and the DICOM headers, which are
+asked, are all but empty: each image counts as a patient of its own. The publication says that all films are PA. A test
+film without labels, as Kaggle's all are, is no part of the index and is counted in a note. VinDr-PCXR, of children, has
+PhysioNet's form with rad_ID for rad_id, and is read alike.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +50,7 @@ KAGGLE = "train.csv"
 READER = "rad_id"
 OTHER_SPELLINGS = {"Other disease": "Other diseases"}
 SIZES = {"width": "dim1", "height": "dim0"}
+DRAWN_ON = "the DICOM films"
 TEST = re.compile(r"(^|/)test[^/]*/", re.IGNORECASE)
 Ints = npt.NDArray[np.int64]
 
@@ -103,18 +105,24 @@ def read(tree: Tree, reading: Reading) -> Raw:
     }
     table = pa.table({name: pa.array(values, pa.string()) for name, values in images.items()})
     sizes, torn = _sizes(tree, table["image_id"].combine_chunks())
-    for name, values in sizes.items():
-        table = table.append_column(name, values)
+    boxes = _with_sizes(pa.concat_tables(tables), table["image_id"], sizes) if tables else None
+    if sizes:
+        whole = pc.match_substring_regex(table["path"], DICOM.pattern + "$", ignore_case=True)
+        for name, values in sizes.items():
+            table = table.append_column(name, pc.if_else(whole, values, None))
     unlabelled = _unlabelled(tree, splits)
     return Raw(
         "VinDr-CXR",
         table,
         _labels(votes, names),
-        boxes=pa.concat_tables(tables) if tables else None,
+        boxes=boxes,
         looked_at=_looked_at(votes),
         dropped=ledger + torn,
-        notes=tuple(_notes(parts, table, len(unlabelled))),
+        notes=tuple(_notes(parts, table, len(unlabelled), bool(sizes))),
         is_film=lambda path: FILM.fullmatch(path) is not None and path not in unlabelled,
+        told=(),
+        drawn_on=DRAWN_ON,
+        sizes_needed=True,
     )
 
 
@@ -216,20 +224,28 @@ def _sizes(tree: Tree, image: pa.StringArray) -> tuple[dict[str, pa.Array], tupl
     return (columns if metas else {}), ledger
 
 
+def _with_sizes(boxes: pa.Table, image: pa.ChunkedArray, sizes: Mapping[str, pa.Array]) -> pa.Table:
+    """With the size of the DICOM film that each box was drawn on, where it is told."""
+    at = pc.index_in(boxes["image_id"].combine_chunks(), value_set=image.combine_chunks())
+    for name, values in sizes.items():
+        place = boxes.column_names.index(f"image_{name}")
+        boxes = boxes.set_column(place, f"image_{name}", values.take(at))
+    return boxes
+
+
 def _unlabelled(tree: Tree, known: dict[str, str | None]) -> frozenset[str]:
     films = (path for path in tree.names if FILM.fullmatch(path) and TEST.search(path))
     return frozenset(path for path in films if stem(path) not in known)
 
 
-def _notes(parts: list[Part], table: pa.Table, unlabelled: int) -> Iterator[str]:
+def _notes(parts: list[Part], table: pa.Table, unlabelled: int, sized: bool) -> Iterator[str]:
     tables = ", ".join(part.labels or part.boxes or "" for part in parts)
     yield f"labels: {tables}; present if at least half of an image's readers found it, uncertain if fewer did"
-    yield "patients: no table tells them, so every image counts as one of its own"
     if unlabelled:
         yield f"test films without labels, not in the index: {unlabelled:,}"
     copies = sum(not DICOM.fullmatch(path) for path in table["path"].drop_null().to_pylist())
-    if copies:
-        sized = "width" in table.column_names
-        yield f"boxes are in pixels of the DICOM films, and {copies:,} films here are copies: " + (
-            "their width and height are those of the boxes, by train_meta.csv" if sized else "nothing tells their scale"
+    if copies and not sized:
+        yield (
+            f"boxes are in pixels of the DICOM films, and {copies:,} films here are copies: nothing tells their scale; "
+            "train_meta.csv (image_id, dim0, dim1) beside them would"
         )

@@ -3,7 +3,8 @@
     python examples/irnet_tables.py OUT                                                       # made-up films
     python examples/irnet_tables.py OUT --data /data/ChestX-ray14 --organs-data /data/JSRT    # the paper's own
 
-A seed makes its own films (without --data) and its own networks, among them the one that outlines organs. Leaves
+A seed makes its own films (without --data) and its own networks, among them the one that outlines organs, of whose
+recipe a key is set with organs. before it: --set train.batch_size=8 organs.train.batch_size=4. Leaves
 OUT/seed-K (runs, boxes, probabilities; what is done is not done again) and OUT/irnet-tables.json with the figures of
 every seed, which docs/build.py makes tables of.
 """
@@ -38,6 +39,7 @@ IRNET = {  # run → what is else than in the recipe
 STARTS = {"am": "base", "ham": "base"}  # with made-up films
 PRIOR = {"": (), " gated": ("mine.organ_way=gate",), " dropped": ("mine.organ_way=drop",)}
 NORMAL = "false per normal image"
+ORGANS = "organs."
 
 
 class TableOf(NamedTuple):
@@ -131,7 +133,9 @@ class Seed(Folder):
 
     def fit_run(self, run: str) -> None:
         if run == "organs":
-            file = self.write(load_recipe("organs" if self.asked.data else "demo-organs", [f"train.seed={self.seed}"]))
+            changes = [f"train.seed={self.seed}"]
+            changes += [change.removeprefix(ORGANS) for change in self.asked.set if change.startswith(ORGANS)]
+            file = self.write(load_recipe("organs" if self.asked.data else "demo-organs", changes))
             source = self.asked.organs_data or self.data
             train.run(train.Train(source, str(file), self.folder / "runs" / run, device=self.asked.device))
             return
@@ -141,7 +145,10 @@ class Seed(Folder):
         self.fit(self.recipe(run), run)
 
     def recipe(self, run: str) -> Recipe:
-        changes = [f"train.seed={self.seed}", *self.asked.set]
+        others = tuple(
+            f"{key}." for key in ("organs", "irnet", "am", "ham") if key != ("irnet" if run in IRNET else run)
+        )
+        changes = [f"train.seed={self.seed}", *(change for change in self.asked.set if not change.startswith(others))]
         if run in IRNET:
             name = "irnet" if self.asked.data else "demo-irnet"
             changes += ["irnet.organs=../runs/organs", *IRNET[run]]

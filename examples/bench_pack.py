@@ -27,13 +27,12 @@ import cv2
 import numpy as np
 
 from cxrmine.config import Augment, Data
-from cxrmine.cores import available
+from cxrmine.cores import available, keep_freed_memory
 from cxrmine.data.datasets import open_dataset
 from cxrmine.data.images import decode_image, prepare
 from cxrmine.data.index import Index
 from cxrmine.stages import phantom
 from cxrmine.stages.pack import Pack, run
-from cxrmine.stages.workers import keep_memory
 
 DECODED, LOADED = 512, 512  # films of one thread, of the loaders
 AUGMENT = Augment(flip=0.5, shift=0.05, zoom=0.1, rotate=5.0, contrast=0.1)
@@ -50,7 +49,7 @@ def main() -> None:
     asked = options.parse_args()
     say(f"{platform.processor() or platform.machine()}, {available()} cores, OpenCV {cv2.__version__}")
     cv2.setNumThreads(1)
-    keep_memory()  # as the processes of `pack` do
+    keep_freed_memory()  # as the processes of `pack` do
     with tempfile.TemporaryDirectory() as folder:
         root = dataset(Path(folder), asked.films, asked.images, asked.side)
         two = dataset(Path(folder) / "two", 2, 2, asked.side)

@@ -172,7 +172,7 @@ def test_the_paper_stands_beside(script: dict[str, Any]) -> None:
 def test_means_by_hand(script: dict[str, Any]) -> None:
     key, of = script["Key"], script["TABLES"]["3"]
     counted = {"Cardiomegaly": (1.0, 4, 4), "Mass": (0.5, 6, 4), "Nodule": (0.25, 9, 3)}  # Acc, boxes, films
-    values = {key("acc_afp", "mean", "0.1", "acc"): 0.9, key("top1", "Mass", "0.1", "acc"): 0.9}
+    values = {key("acc_afp", "mean", "0.1", "acc"): 0.9, key("boxacc", "Mass", "0.1", "acc"): 0.9}
     for finding, (acc, boxes, films) in counted.items():
         for name, value in (("acc", acc), ("taken", boxes), ("images", films)):
             values[key("acc_afp", finding, "0.1", name)] = value

@@ -76,7 +76,7 @@ def test_what_is_wrong_with_the_dataset_is_said(dataset: Path, trained: Path, tm
     refused(cxrmine("train", "--data", tmp_path / "none"), 1, "no dataset folder")
     empty = tmp_path / "empty"
     empty.mkdir()
-    refused(cxrmine("check", "--data", empty), 1, "no layout that is known", "Data_Entry_2017")
+    refused(cxrmine("check", "--data", empty), 1, "no layout that is known", "docs/data.md")
     refused(cxrmine("train", cwd=empty), 2, "No data is named", "CXRMINE_DATA")
     finding = ("--set", 'data.findings=["Masss"]')
     refused(cxrmine("train", "--data", dataset, "--recipe", "demo", *finding), 1, "Masss", "Did you mean Mass?")

@@ -234,9 +234,9 @@ def test_a_finding_that_a_run_does_not_know_is_refused_in_its_cuts(place: Path, 
 
 RANKS = """
 import torch
-from accelerate import Accelerator
+from cxrmine.learn.parallel import accelerator
 from cxrmine.methods.hierarchical_attention import mean_over
-rank = Accelerator(cpu=True).process_index
+rank = accelerator("cpu").process_index
 chosen = torch.tensor([[rank == 0, False], [False, False]])
 print(f"{mean_over(torch.full((2, 2), 0.45), chosen, 'image').item():.3f}", flush=True)
 """

@@ -1,14 +1,13 @@
-"""Which device, how many processes, and two settings of the C library that a CPU run gains from."""
+"""Which device, and how many processes."""
 
 import atexit
-import ctypes
 import os
-import platform
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from cxrmine.cores import keep_freed_memory
 from cxrmine.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -40,16 +39,6 @@ def _leave() -> None:
     """The threads that talk to other processes end here; where the interpreter ends with them running, it may crash."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def keep_freed_memory() -> None:
-    """Ask glibc to keep what is freed, instead of giving every activation back and faulting it in anew."""
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    m_trim_threshold, m_mmap_max = -1, -4  # of malloc.h
-    libc.mallopt(m_mmap_max, 0)
-    libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def mean_over_processes(count: Tensor) -> Tensor:

@@ -129,8 +129,8 @@ def _fill(config: Pack, index: Index) -> int:
         _pool(todo, missing, workers, (counter, stopped)) as pool,
     ):
         bar.resume_at(total - missing)
-        waiting: set[Future[None]] = {pool.submit(fill, task) for task in todo}
         try:
+            waiting: set[Future[None]] = {pool.submit(fill, task) for task in todo}
             while waiting:
                 done, waiting = wait(waiting, OFTEN, FIRST_COMPLETED)
                 bar.advance(total - missing + counter.value - bar.done)

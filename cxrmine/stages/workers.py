@@ -1,7 +1,5 @@
 """Processes that work for one: they end with it, however it ends."""
 
-import contextlib
-import ctypes
 import os
 import signal
 import threading
@@ -9,8 +7,7 @@ import time
 
 import cv2
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's numbers of these settings
-KEPT, LARGEST = 2**27, 2**25
+from cxrmine.cores import keep_freed_memory
 
 
 def start() -> None:
@@ -18,7 +15,7 @@ def start() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the one, which then stops its workers
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
-    keep_memory()
+    keep_freed_memory()
     parent = os.getppid()
 
     def watch() -> None:
@@ -27,14 +24,3 @@ def start() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def keep_memory() -> None:
-    """Let memory that is freed stay with the process, where the C library is glibc.
-
-    Else the pixels of every film come as fresh pages from the kernel, which takes a fifth of the time of decoding.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(TRIM_THRESHOLD, KEPT)
-        mallopt(MMAP_THRESHOLD, LARGEST)

@@ -29,6 +29,7 @@ from cxrmine.errors import CxrError, Stopped
 from cxrmine.files import atomic
 from cxrmine.stages.workers import start
 
+AT_ONCE = 2**24  # bytes that are sent to the disk together
 AHEAD = 4  # films a thread whose bytes are held before they are decoded
 
 
@@ -138,13 +139,21 @@ def _count() -> None:
 def _write_shard(task: Task, number: int, count: int, films: Iterator[Packed]) -> None:
     """The next so many of `films`. As they lie in the file then, they must be those that were decoded."""
     rows: list[Row] = []
-    with atomic(task.out / shard_name(number)) as temporary, temporary.open("w+b") as file:
+    often = max(1, AT_ONCE // task.size**2)
+    with (
+        atomic(task.out / shard_name(number)) as temporary,
+        temporary.open("w+b") as file,
+        ThreadPoolExecutor(1) as disk,  # it gets the films as they come: else all would wait for it at the end
+    ):
         start = _write_header(file, (count, task.size, task.size))
         for place, (image, path, pixels, film) in enumerate(islice(films, count)):
             if pixels is not None:
                 file.seek(start + place * task.size**2)
                 file.write(np.ascontiguousarray(pixels).data)
             rows.append(Row(image, place, *film, path))
+            if place % often == often - 1:
+                file.flush()
+                disk.submit(os.fsync, file.fileno())
         if len(rows) < count:  # it must never have its final name
             raise RuntimeError(f"{shard_name(number)} got {len(rows)} of its {count} films")
         file.seek(start)

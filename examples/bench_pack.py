@@ -1,11 +1,12 @@
 """How fast films are packed, and read from a pack, against decoding them. Films are made up.
 
     python examples/bench_pack.py                                  # 64 films of 1024 pixels as 8,192 images; to 512
+    python examples/bench_pack.py --images 24576 --sources folder  # where the start and the end weigh less
     python examples/bench_pack.py --images 65536 --workers 16
 
 Packing: films a second of `cxrmine pack`, from a folder, a .zip and a .tar.gz, from the start of its processes to the
 finished pack, against one thread that decodes and resizes the same films from memory just before and after; the ratio
-is to workers times that. The start of the processes, which a small dataset feels, is measured with two films.
+is to workers times that.
 Loading: uint8 batches of one process from the pack, against the same loader on the PNGs; then with the batches
 augmented as training does. The files are in the system's cache for all of them.
 """
@@ -46,20 +47,21 @@ def main() -> None:
     options.add_argument("--size", type=int, default=512, help="pixels of the pack")
     options.add_argument("--workers", type=int, default=available())
     options.add_argument("--repeat", type=int, default=3)
+    options.add_argument("--sources", default=",".join(SOURCES), help="some of these, with commas; folder is one")
     asked = options.parse_args()
+    sources = asked.sources.split(",")
+    if not {"folder"} <= set(sources) <= set(SOURCES):
+        options.error(f"--sources are some of {', '.join(SOURCES)}, and folder")
     say(f"{platform.processor() or platform.machine()}, {available()} cores, OpenCV {cv2.__version__}")
     cv2.setNumThreads(1)
     keep_freed_memory()  # as the processes of `pack` do
     with tempfile.TemporaryDirectory() as folder:
         root = dataset(Path(folder), asked.films, asked.images, asked.side)
-        two = dataset(Path(folder) / "two", 2, 2, asked.side)
-        start = timed(lambda: run(Pack(two, Path(folder) / "two-packed", asked.size, workers=asked.workers)))
-        say(f"a pack of two films: {start:.1f} s")
         for number in range(asked.repeat):
-            measure(root, Path(folder), asked.size, asked.workers, number)
+            measure(root, Path(folder), sources, asked.size, asked.workers, number)
 
 
-def measure(root: Path, folder: Path, size: int, workers: int, number: int) -> None:
+def measure(root: Path, folder: Path, sources: list[str], size: int, workers: int, number: int) -> None:
     index = open_dataset(root)
     contents = [(root / path).read_bytes() for path in index.table["path"].to_pylist()[:DECODED]]
 
@@ -72,7 +74,7 @@ def measure(root: Path, folder: Path, size: int, workers: int, number: int) -> N
 
     say(f"run {number + 1}")
     before = decode()
-    for source in (root, zipped(root, folder / "films.zip"), tarred(root, folder / "films.tar.gz")):
+    for source in (SOURCES[kind](root, folder) for kind in sources):
         out = folder / f"pack-{number}-{source.suffix}"
         rate = len(index) / timed(partial(run, Pack(source, out, size, workers=workers)))
         after = decode()  # the machine's pace changes: what is compared lies between
@@ -124,7 +126,8 @@ def dataset(folder: Path, films: int, images: int, side: int) -> Path:
     return root
 
 
-def zipped(root: Path, path: Path) -> Path:
+def zipped(root: Path, folder: Path) -> Path:
+    path = folder / "films.zip"
     if not path.exists():
         with zipfile.ZipFile(path, "w") as archive:
             for file in sorted(p for p in root.rglob("*") if p.is_file()):
@@ -132,7 +135,8 @@ def zipped(root: Path, path: Path) -> Path:
     return path
 
 
-def tarred(root: Path, path: Path) -> Path:
+def tarred(root: Path, folder: Path) -> Path:
+    path = folder / "films.tar.gz"
     if not path.exists():
         with tarfile.open(path, "w:gz", compresslevel=1, dereference=True) as archive:
             for file in sorted(p for p in root.rglob("*") if p.is_file()):
@@ -145,6 +149,9 @@ def _plain(archive: tarfile.TarFile, file: Path, root: Path) -> tarfile.TarInfo:
     info = archive.gettarinfo(str(file), str(file.relative_to(root)))
     info.type, info.linkname, info.size = tarfile.REGTYPE, "", file.stat().st_size
     return info
+
+
+SOURCES = {"folder": lambda root, _: root, "zip": zipped, "tar.gz": tarred}
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -2,13 +2,12 @@
 
 from typing import Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from cxrmine.method_keys import AttentionMining, HierarchicalAttention, OrganWeighted, Section, SeverityCurriculum
 
 SMALL_RESNET, UNET = "small-resnet", "unet"
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+ROUNDS = ("am", "agcl")  # methods that learn in rounds
 
 
 class Data(Section):
@@ -19,6 +18,9 @@ class Data(Section):
     )
     uncertain: Literal["ignore", "ones", "zeros"] = Field("ignore", description="What an uncertain label counts as.")
     unmentioned: Literal["zeros", "ignore"] = Field("zeros", description="What a finding nobody mentioned counts as.")
+    severity: str = Field(
+        "", description="A file of how severe findings are; empty: severity.parquet or .csv of the dataset, if there."
+    )
     max_unreadable: float = Field(0.01, ge=0, le=1, description="Share of unreadable images above which to stop.")
 
     @model_validator(mode="after")
@@ -57,8 +59,13 @@ class Augment(Section):
 
 class Phase(Section):
     name: str = Field(description="Shown in logs.")
-    kind: Literal["plain", "base", "round"] = Field(
-        "plain", description="am: base trains the backbone with a head of its own; round is run mine.rounds times."
+    kind: Literal["plain", "base", "finding", "round"] = Field(
+        "plain",
+        description="base: before the rounds of am and agcl; round: run mine.rounds or agcl.iterations times; finding: "
+        "agcl's networks of one finding each, before every round.",
+    )
+    severity: Literal["", "mild", "moderate", "severe"] = Field(
+        "", description="Findings that are present count only from this severity on; where it is unknown, not at all."
     )
     epochs: int = Field(ge=1, description="Epochs; with until = level, the most there may be.")
     until: Literal["epochs", "level"] = Field("epochs", description="level: stop when validation loss levels off.")
@@ -93,79 +100,6 @@ class Train(Section):
     clip: float = Field(0.0, ge=0, description="Largest gradient norm; 0: no limit.")
     save_every: int = Field(200, ge=1, description="Steps from one resume mark to the next.")
     phases: tuple[Phase, ...] = Field(min_length=1, description="Run one after another.")
-
-
-class AttentionMining(Section):
-    msa: Literal["none", "bilinear", "deconv"] = Field(
-        "bilinear", description="How the last stage comes to twice its resolution; none: it stays as it is."
-    )
-    msa_channels: tuple[int, int] = Field((512, 256), description="Channels of the last stage and of the finer one.")
-    erase_share: float = Field(0.125, gt=0, le=1, description="n/N: share of a batch that is erased.")
-    erase_from: Literal["mined", "all"] = Field(
-        "mined", description="Whence these films: those with a finding that are mined, or all."
-    )
-    erase_absent: bool = Field(False, description="Erase maps of findings that a film does not have, too.")
-    kp: Literal["none", "vanilla", "full"] = Field(
-        "full", description="none: all films erased; vanilla: the share; full: the others keep the old features, too."
-    )
-    kp_norm: Literal["batch", "image"] = Field("batch", description="Equation 4's norm: over the batch, or a film.")
-    kp_weight: float = Field(0.5, ge=0, description="λ, the weight of knowledge preservation.")
-    kp_balance: Literal["fixed", "loss"] = Field(
-        "fixed", description="loss: λ is a share of the classification loss, whatever the preservation loss is."
-    )
-
-
-class HierarchicalAttention(Section):
-    foreground: Literal["none", "channel", "position", "both"] = Field(
-        "both", description="The foreground block; none: without it and its convolutions, the backbone alone."
-    )
-    channels: int = Field(512, ge=1, description="Channels of the features that heads and maps are made of.")
-    reduction: int = Field(8, ge=1, description="How much narrower the block's channel weights are in their middle.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Share of these channels that a step leaves out.")
-    bias: bool = Field(False, description="Whether the heads have a bias, which starts at the log odds.")
-    positive: bool = Field(True, description="Learn whether there is any finding, and its map.")
-    bound: bool = Field(True, description="Findings' maps shall lie inside the positive map.")
-    union: bool = Field(True, description="The positive map shall lie inside the union of the findings' maps.")
-    positive_weight: float = Field(0.01, ge=0, description="λ1, the weight of learning whether there is any finding.")
-    bound_weight: float = Field(0.001, ge=0, description="λ2, the weight of the bound loss.")
-    union_weight: float = Field(0.001, ge=0, description="λ3, the weight of the union loss.")
-    box_loss: Literal["amse", "mse"] = Field("amse", description="How maps are compared with boxes.")
-    box_weight: float = Field(0.5, ge=0, description="z, the weight of that loss.")
-    average: Literal["image", "finding"] = Field(
-        "image", description="Bound and box losses: over an image's findings, or (code) over a finding's images, first."
-    )
-    normalise: Literal["minmax", "max"] = Field("minmax", description="How a map comes to 0 to 1.")
-    alpha: float = Field(100.0, gt=0, description="α, the sharpness of the soft mask.")
-    beta: float = Field(0.4, gt=0, lt=1, description="β, where the soft mask of a normalised map is a half.")
-    soft_mask: Literal["normalised", "raw"] = Field(
-        "normalised", description="Whereof the soft mask in bound and union is made; raw: of maps as they are (code)."
-    )
-    raw_beta: float = Field(0.75, gt=0, description="β of raw maps.")
-    soft_first: bool = Field(True, description="Box losses: soft mask, then input size; false: the other way (code).")
-    detach_heads: bool = Field(False, description="Maps do not teach the heads' weights (code).")
-
-    @model_validator(mode="after")
-    def _bound_needs_a_positive_map(self) -> Self:
-        if (self.bound or self.union) and not self.positive:
-            raise ValueError("ham.bound and ham.union compare with the positive map: they need ham.positive = true")
-        return self
-
-
-class OrganWeighted(Section):
-    attention: bool = Field(True, description="Weigh the film by attention over its scales.")
-    gate: bool = Field(True, description="Features that lie outside lungs and heart become 0.")
-    organs: str = Field("", description="The run of the recipe organs that knows where they are.")
-    sigmoid: bool = Field(False, description="Features go through a sigmoid before they are gated (code).")
-    cut: float = Field(0.5, gt=0, le=1, description="The share of a cell that they cover from which it is kept.")
-    organ_size: int = Field(0, ge=0, description="Side of that run's films; it is filled in.")
-    organ_channels: tuple[int, ...] = Field((), description="Channels of that run's network; they are filled in.")
-    organ_names: tuple[str, ...] = Field((), description="The organs that it knows; they are filled in.")
-
-    @model_validator(mode="after")
-    def _gate_needs_organs(self) -> Self:
-        if self.gate and not self.organs:
-            raise ValueError("irnet.gate needs irnet.organs, a finished run of the recipe organs")
-        return self
 
 
 class Boxes(Section):
@@ -229,7 +163,9 @@ class Step(NamedTuple):
 
 class Recipe(Section):
     name: str = Field(description="Short name; recorded in every box table.")
-    method: Literal["cam", "am", "ham", "irnet", "organs"] = Field(description="The file of methods/ that learns.")
+    method: Literal["cam", "am", "ham", "irnet", "agcl", "organs"] = Field(
+        description="The file of methods/ that learns."
+    )
     data: Data = Data()
     network: Network = Network()
     augment: Augment = Augment()
@@ -237,31 +173,34 @@ class Recipe(Section):
     am: AttentionMining | None = None
     ham: HierarchicalAttention | None = None
     irnet: OrganWeighted | None = None
+    agcl: SeverityCurriculum | None = None
     boxes: Boxes | None = None
     mine: Mine = Mine()
 
     @property
     def schedule(self) -> list[Step]:
-        """The phases as they are run: a round's as often as there are rounds, none of kind base after a start."""
+        """The phases as they are run: a round's as often as there are rounds, none of kind base after a start, and
+        none of kind finding, which other networks learn in."""
         steps = []
+        rounds = self.agcl.iterations if self.agcl else self.mine.rounds
         for phase in self.train.phases:
-            if phase.kind == "base" and self.train.start:
+            if phase.kind == "finding" or (phase.kind == "base" and self.train.start):
                 continue
             if phase.kind != "round":
                 steps.append(Step(phase, 0))
             else:
-                named = (phase.model_copy(update={"name": f"{phase.name} {t}"}) for t in range(1, self.mine.rounds + 1))
+                named = (phase.model_copy(update={"name": f"{phase.name} {t}"}) for t in range(1, rounds + 1))
                 steps += [Step(phase, t) for t, phase in enumerate(named, start=1)]
         return steps
 
     @property
     def trained_rounds(self) -> int:
-        """Rounds whose weights a run of this recipe keeps; 0: it has none."""
-        return self.schedule[-1].round
+        """Rounds of mining whose weights a run of this recipe keeps; 0: it has none."""
+        return self.schedule[-1].round if self.method == "am" else 0
 
     @model_validator(mode="after")
     def _method_has_its_section(self) -> Self:
-        sections = (("am", self.am, "am"), ("ham", self.ham, "ham"), ("irnet", self.irnet, "irnet"))
+        sections = [(name, getattr(self, name), name) for name in ("am", "ham", "irnet", "agcl")]
         for name, section, of in (*sections, ("boxes", self.boxes, "ham")):
             if section is not None and self.method != of:
                 raise ValueError(f'the section {name} is for method = "{of}", and this is "{self.method}"')
@@ -272,14 +211,18 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _phases_fit_the_method(self) -> Self:
         kinds = [phase.kind for phase in self.train.phases]
-        if self.method != "am" and set(kinds) != {"plain"}:
+        if self.method not in ROUNDS and set(kinds) != {"plain"}:
             raise ValueError(
-                f'train.phases: kind = "base" and "round" are for method = "am", and this is "{self.method}"'
+                f'train.phases: kind = "base" and "round" are for method = "am" and "agcl", and this is "{self.method}"'
             )
+        if "finding" in kinds and self.method != "agcl":
+            raise ValueError(f'train.phases: kind = "finding" is for method = "agcl", and this is "{self.method}"')
         if set(kinds) == {"base"} and self.train.start:
             raise ValueError('train.phases: after train.start nothing is left to train but phases of kind = "base"')
         if self.method == "am" and self.train.include and "round" not in kinds:
             raise ValueError('train.include is for the rounds of method = "am": train.phases has no kind = "round"')
+        if self.method == "agcl" and kinds[-1] != "round":
+            raise ValueError('method = "agcl" needs a last phase of kind = "round"')
         if "round" in kinds[:-1]:
             raise ValueError('train.phases: a phase of kind = "round" is the last one')
         return self

@@ -9,10 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cxrmine.config import Recipe, Section
+from cxrmine.config import Recipe
 from cxrmine.errors import CxrError, did_you_mean
+from cxrmine.method_keys import Section
 
 PATHS = (
+    ("data", "severity"),
     ("train", "start"),
     ("boxes", "source"),
     ("boxes", "listed"),

@@ -57,6 +57,14 @@ class RunFolder:
         """What is left of the training films' maps after round t."""
         return self.path / "rounds" / f"{t}.masks.parquet"
 
+    def iteration(self, t: int) -> "RunFolder":
+        """A run of its own, with the weights after iteration t; 0: those that the first one began with."""
+        return RunFolder(self.path / "iterations" / str(t))
+
+    def seeds(self, finding: int) -> Path:
+        """Of an iteration: the films whose maps it learned, of the finding with this number; their maps lie beside."""
+        return self.path / f"seeds-{finding:02}.parquet"
+
     def start(self, recipe: Recipe) -> "RunFolder | None":
         """The run that this one begins with: train.start, as seen from this folder."""
         return RunFolder(Path(os.path.normpath(self.path / recipe.train.start))) if recipe.train.start else None
@@ -65,6 +73,12 @@ class RunFolder:
         """The run that outlines organs for this one: irnet.organs, as seen from this folder."""
         organs = recipe.irnet.organs if recipe.irnet and recipe.irnet.gate else ""
         return RunFolder(Path(os.path.normpath(self.path / organs))) if organs else None
+
+    def severity(self, recipe: Recipe) -> str:
+        """The file of severities that this run learns from: data.severity, as seen from this folder; "" where none is
+        named."""
+        named = recipe.data.severity
+        return os.path.normpath(self.path / named) if named else ""
 
     @property
     def finished(self) -> bool:
@@ -83,12 +97,18 @@ class Run:
 
 
 def write_recipe(
-    folder: RunFolder, recipe: Recipe, dataset: str, boxes: str = "", made_by: Sequence[str] | None = ()
+    folder: RunFolder,
+    recipe: Recipe,
+    dataset: str,
+    boxes: str = "",
+    made_by: Sequence[str] | None = (),
+    severity: str = "",
 ) -> None:
     """`dataset`: its fingerprint; `boxes`: sha256 of the files of boxes to learn from; `made_by`: of whose weights,
-    None where nobody knows whom these have seen."""
+    None where nobody knows whom these have seen; `severity`: sha256 of the file of severities."""
     record = f'\n[provenance]\ndataset = "{dataset}"\nversion = "{__version__}"\n'
     record += f'boxes = "{boxes}"\n' if boxes else ""
+    record += f'severity = "{severity}"\n' if severity else ""
     start = folder.start(recipe)
     gate = folder.gate(recipe)
     record += f'organs = "{sha256(gate.weights)}"\n' if gate else ""
@@ -106,6 +126,11 @@ def starts(folder: RunFolder) -> list[str]:
 def boxes_sha256(folder: RunFolder) -> str:
     """Of the files of boxes that this run learned from; empty where there were none."""
     return str(_provenance(folder).get("boxes", ""))
+
+
+def severity_sha256(folder: RunFolder) -> str:
+    """Of the file of severities that this run learned from; empty where there was none."""
+    return str(_provenance(folder).get("severity", ""))
 
 
 def organs_sha256(folder: RunFolder) -> str:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cxrmine.config import AttentionMining
 from cxrmine.errors import CxrError
 from cxrmine.learn.checkpoint import save_weights
 from cxrmine.learn.loop import set_mode
 from cxrmine.learn.network import pool
+from cxrmine.method_keys import AttentionMining
 from cxrmine.methods.attention_mining import Aggregation, AttentionMiner, Replay
 from cxrmine.methods.registry import build
 from cxrmine.recipe_files import load_recipe

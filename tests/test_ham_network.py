@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cxrmine.config import HierarchicalAttention
 from cxrmine.learn.network import Backbone
+from cxrmine.method_keys import HierarchicalAttention
 from cxrmine.methods.hierarchical_attention import Encoder, ForegroundBlock, HierarchicalMiner, head
 from cxrmine.methods.registry import build
 from cxrmine.recipe_files import load_recipe

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cxrmine.config import HierarchicalAttention
+from cxrmine.method_keys import HierarchicalAttention
 from cxrmine.methods.cam import classification_loss
 from cxrmine.methods.hierarchical_attention import HierarchicalMiner, any_finding, normalised, raised, soft_mask
 from cxrmine.recipe_files import load_recipe

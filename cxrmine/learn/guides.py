@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from cxrmine.learn.augment import move_cells, warp
@@ -49,3 +50,18 @@ class Outlined:
 
     def moved(self, matrices: Tensor, size: int) -> tuple[Tensor, ...]:
         return (warp(self.masks.float(), matrices, mode="nearest").to(self.masks.dtype),)
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Maps of seeds, as they were found on films that were not moved."""
+
+    maps: Tensor  # P×K×h×w
+    of: Tensor  # P×2: film of the batch, finding
+    stride: float
+    offset: float
+
+    def moved(self, matrices: Tensor, size: int) -> tuple[Tensor, ...]:
+        """The maps, which of their cells lie on the film, and whose they are."""
+        own, lie = matrices[self.of[:, 0]], (size, self.stride, self.offset)
+        return move_cells(self.maps, own, *lie), move_cells(torch.ones_like(self.maps[:, :1]), own, *lie), self.of

@@ -32,8 +32,13 @@ LOG_EVERY = 50  # steps
 class Course(Protocol):
     """What the loop asks of a run."""
 
-    def begin(self, step: Step) -> tuple[str, ...]:
-        """Called before a phase, also when a run goes on in the middle of one. → the parts that it does not use."""
+    def begin(self, step: Step) -> tuple[str, ...] | None:
+        """Called before a phase, also when a run goes on in the middle of one. → the parts that it does not use; None:
+        there is nothing left to learn, in this phase or after it."""
+        ...
+
+    def films_of(self, step: Step) -> int:
+        """How many films an epoch of this phase has."""
         ...
 
     def batches(self, step: Step, epoch: int, first: int) -> Iterator[tuple[Batch, Tensor, Guide | None]]:
@@ -67,7 +72,6 @@ class Loop:
         self,
         objective: nn.Module,
         recipe: Recipe,
-        count: int,
         course: Course,
         folder: RunFolder,
         world: Accelerator,
@@ -75,7 +79,6 @@ class Loop:
     ) -> None:
         self.objective, self.recipe, self.course = objective, recipe, course
         self.folder, self.world, self.bar = folder, world, bar
-        self.steps_an_epoch = steps_an_epoch(count, recipe.train.batch_size)
         self.saved = load_state(folder)
         self.at = Position(**self.saved["position"]) if self.saved else Position()
         self.metrics = Metrics(folder, self.saved["metrics_length"] if self.saved else 0, world.is_main_process)
@@ -89,7 +92,10 @@ class Loop:
         with stop_signals() as self.stop:
             for step in self.recipe.schedule[at.phase :]:
                 phase = step.phase
-                self._start(step)
+                unused = self.course.begin(step)
+                if unused is None:
+                    break
+                self._start(step, unused)
                 while at.epoch < phase.epochs and not _is_level(phase, at):
                     for batch, labels, guide in self.course.batches(step, at.epochs_done, at.step):
                         parts = self._step(phase, batch, labels, guide)
@@ -98,9 +104,10 @@ class Loop:
                 self.course.end(step)
                 at.phase, at.epoch, at.best_loss, at.epochs_since_best = at.phase + 1, 0, math.inf, 0
 
-    def _start(self, step: Step) -> None:
+    def _start(self, step: Step, unused: tuple[str, ...]) -> None:
         phase = step.phase
-        self.frozen = (*phase.frozen, *self.course.begin(step))
+        self.frozen = (*phase.frozen, *unused)
+        self.steps_an_epoch = steps_an_epoch(self.course.films_of(step), self.recipe.train.batch_size)
         for name, parameter in self.objective.named_parameters():
             parameter.requires_grad_(not name.startswith(self.frozen))
         self.model = self.objective

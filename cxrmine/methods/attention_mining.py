@@ -37,10 +37,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cxrmine.config import AttentionMining, Network, Recipe, Step
+from cxrmine.config import Network, Recipe, Step
 from cxrmine.errors import CxrError
 from cxrmine.learn.checkpoint import load_weights
 from cxrmine.learn.network import Backbone, between_cells, gap, pool
+from cxrmine.method_keys import AttentionMining
 from cxrmine.methods.cam import classification_loss
 
 

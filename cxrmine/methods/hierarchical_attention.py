@@ -36,9 +36,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cxrmine.config import HierarchicalAttention, Recipe, Step
+from cxrmine.config import Recipe, Step
 from cxrmine.learn.network import Backbone, between_cells, pool
 from cxrmine.learn.parallel import mean_over_processes
+from cxrmine.method_keys import HierarchicalAttention
 from cxrmine.methods.cam import classification_loss
 
 EMPTY = 1e-5  # what the sum of a map is at least taken for

@@ -13,14 +13,16 @@ from cxrmine.methods.attention_mining import AttentionMiner, Replay
 from cxrmine.methods.cam import Cam
 from cxrmine.methods.hierarchical_attention import HierarchicalMiner
 from cxrmine.methods.organ_weighted import OrganWeighted
+from cxrmine.methods.severity_curriculum import SeverityCurriculum
 from cxrmine.runs import Run
 
-Miner = Cam | AttentionMiner | HierarchicalMiner | OrganWeighted
+Miner = Cam | AttentionMiner | HierarchicalMiner | OrganWeighted | SeverityCurriculum
 METHODS: dict[str, type[Miner]] = {
     "cam": Cam,
     "am": AttentionMiner,
     "ham": HierarchicalMiner,
     "irnet": OrganWeighted,
+    "agcl": SeverityCurriculum,
 }
 
 

@@ -159,6 +159,9 @@ class Miner:
 def _source(recipe: Recipe, replayed: int, trained: int) -> str:
     """cam, cam/3, am/3; am-fixed/3 where a run has rounds of its own and they were not used; ham, and of what boxes."""
     method: str = recipe.method
+    if recipe.agcl:
+        graded = any(phase.kind == "finding" for phase in recipe.train.phases)
+        method = f"{method if graded else 'agl'}/{recipe.agcl.iterations}"
     if recipe.boxes:
         method += "-refined" if recipe.boxes.masks == "regions" else "-boxes"
     if not replayed and recipe.mine.rounds == 1:

@@ -20,10 +20,11 @@ from cxrmine.cores import threads
 from cxrmine.data.datasets import open_dataset
 from cxrmine.data.index import Index, in_share
 from cxrmine.data.organs import with_masks
+from cxrmine.data.severities import Severities, severities_of
 from cxrmine.errors import CxrError
 from cxrmine.files import atomic, locked, move_aside, sha256
 from cxrmine.recipe_files import differences, load_recipe, moved_paths, to_dict, validate_recipe
-from cxrmine.runs import RunFolder, boxes_sha256, open_run, organs_sha256, read_recipe, write_recipe
+from cxrmine.runs import RunFolder, boxes_sha256, open_run, organs_sha256, read_recipe, severity_sha256, write_recipe
 from cxrmine.stages.teaching import Teaching, makers, teach, with_listed
 
 
@@ -65,19 +66,20 @@ def run(config: Train) -> TrainResult:
     index = dataset.restrict(asked.data.findings) if asked.data.findings else dataset
     train, teaching = training_films(index, asked)
     recipe = _resolved(asked, index, config.run)
+    severities = graded(recipe, train, config.run)
     validation = index.select("val")
     _refuse_many_missing(train, recipe)
     _refuse_many_missing(validation, recipe)
     folder = RunFolder(config.run)
     if folder.finished and not config.fresh:
-        _refuse_another(folder, recipe, dataset.fingerprint, teaching)
+        _refuse_another(folder, recipe, dataset.fingerprint, teaching, severities)
         return _result(folder, len(train), already_done=True)
     # Only now torch, which takes seconds to import: a typo is answered at once.
     from cxrmine.learn import parallel
     from cxrmine.stages.training import Training
 
     world = parallel.accelerator(config.device)
-    training = Training(recipe, train, validation, folder, world, threads(config.workers), teaching)
+    training = Training(recipe, train, validation, folder, world, threads(config.workers), teaching, severities)
     with locked(config.run) if world.is_main_process else contextlib.nullcontext("") as dead_owner:
         if world.is_main_process:
             if dead_owner:
@@ -85,14 +87,15 @@ def run(config: Train) -> TrainResult:
             if config.fresh and folder.recipe.is_file():
                 console.log(f"The run that was in {folder.path} is now in {move_aside(folder.path)}.")
             if folder.recipe.is_file():
-                _refuse_another(folder, recipe, dataset.fingerprint, teaching)
+                _refuse_another(folder, recipe, dataset.fingerprint, teaching, severities)
             else:
                 made_by = makers(teaching, dataset.fingerprint) if teaching else []
                 if made_by is None:
                     console.log("CAREFUL: whom the network has seen that mined these boxes is not known.")
                 seen = [train, dataset.select("train")] if made_by else [train]
                 _write_patients(folder, seen, validation, folder.start(recipe))
-                write_recipe(folder, recipe, dataset.fingerprint, teaching.sha256 if teaching else "", made_by)
+                boxes, severity = (learned.sha256 if learned else "" for learned in (teaching, severities))
+                write_recipe(folder, recipe, dataset.fingerprint, boxes, made_by, severity)
         world.wait_for_everyone()
         training.run()
         world.wait_for_everyone()
@@ -104,6 +107,22 @@ def _resolved(asked: Recipe, index: Index, run: Path) -> Recipe:
     recipe = moved_paths(asked, lambda path: os.path.relpath(path, run))
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"findings": index.findings})})
     return validate_recipe(to_dict(recipe), asked.name)
+
+
+def graded(recipe: Recipe, train: Index, run: Path) -> Severities | None:
+    """How severe the findings of the training films are, where a recipe asks for it."""
+    asked = [phase.name for phase in recipe.train.phases if phase.severity]
+    if not recipe.agcl and not asked:
+        return None
+    found = severities_of(train, RunFolder(run).severity(recipe))
+    if asked and not found.values.any():
+        if not recipe.agcl:
+            raise CxrError(
+                f"Phase {asked[0]} counts findings by their severity, and of no training film it is known.",
+                "Make a table of the reports: cxrmine severity REPORTS --out FILE, and say --set data.severity=FILE.",
+            )
+        console.log("No severity is known: it learns without the curriculum, as the recipe agl does.")
+    return found
 
 
 def with_organs(recipe: Recipe) -> Recipe:
@@ -162,12 +181,16 @@ def _in_share(index: Index, recipe: Recipe) -> np.ndarray:
     return np.array([here[p] for p in patients.to_pylist()], bool) | ~trains
 
 
-def _refuse_another(folder: RunFolder, recipe: Recipe, fingerprint: str, teaching: Teaching | None) -> None:
-    """A folder goes on with the recipe, the dataset and the boxes it began with."""
+def _refuse_another(
+    folder: RunFolder, recipe: Recipe, fingerprint: str, teaching: Teaching | None, severities: Severities | None
+) -> None:
+    """A folder goes on with the recipe, the dataset, the boxes and the severities it began with."""
     before, dataset = read_recipe(folder)
     changed = differences(before, recipe)
     if boxes_sha256(folder) != (teaching.sha256 if teaching else "") and not changed:
         changed.append("the boxes that it learns from have changed")
+    if severity_sha256(folder) != (severities.sha256 if severities else "") and not changed:
+        changed.append("the severities that it learns from have changed")
     gate = folder.gate(recipe)
     if organs_sha256(folder) != (sha256(gate.weights) if gate else "") and not changed:
         changed.append("the run that outlines its organs has changed")

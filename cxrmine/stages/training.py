@@ -16,6 +16,7 @@ from cxrmine import console
 from cxrmine.config import Recipe, Step
 from cxrmine.data.index import Index
 from cxrmine.data.outlines import Outlines
+from cxrmine.data.severities import LEVELS, Severities, severities_of
 from cxrmine.errors import CxrError
 from cxrmine.files import write_json
 from cxrmine.learn.checkpoint import save_weights
@@ -27,6 +28,7 @@ from cxrmine.methods.organ_weighted import OrganWeighted
 from cxrmine.methods.registry import build
 from cxrmine.runs import Run, RunFolder, open_run
 from cxrmine.stages.rounds import Rounds
+from cxrmine.stages.seeds import Iterations
 from cxrmine.stages.teaching import Teaching
 from cxrmine.stages.validation import OfFindings, OfOrgans, Validation
 
@@ -43,8 +45,10 @@ class Training:
         world: Accelerator,
         workers: int,
         teaching: Teaching | None = None,
+        severities: Severities | None = None,
     ) -> None:
         self.recipe, self.train, self.validation, self.teaching = recipe, train, validation, teaching
+        self.severities = severities
         self.folder, self.world, self.workers = folder, world, workers
         self.taught = taught_rows(recipe, train)
         self.train_targets = targets(train.labels(), recipe.data)
@@ -66,6 +70,10 @@ class Training:
             self.measured = OfFindings(objective, recipe, validation, workers, world)
         self.outlines = Outlines(train, recipe.data.size) if isinstance(objective, OrganNet) else None
         self.rounds = Rounds(recipe, train, self.taught, folder, world, workers) if recipe.trained_rounds else None
+        self.iterations: Iterations | None = None
+        if recipe.agcl and severities:
+            films = (train, severities), (validation, severities_of(validation, folder.severity(recipe)))
+            self.iterations = Iterations(recipe, *films, folder, world, workers, self._note_unreadable, self.log)
 
     def run(self) -> None:
         main = self.world.is_main_process
@@ -75,15 +83,15 @@ class Training:
                 f"{len(self.train)} training and {len(self.validation)} validation images, "
                 f"{parameters:.2f} M parameters on {self.world.device}"
             )
-            for note in self.teaching.notes if self.teaching else ():
-                self.log(note)
+            for learned_from in (self.teaching, self.severities):
+                for note in learned_from.notes if learned_from else ():
+                    self.log(note)
             for finding in np.array(self.recipe.data.findings)[~(self.train_targets == 1).any(dim=0).numpy()]:
                 self.log(f"No training image has {finding}: nothing is learned of it.")
-        count = len(self.taught)
-        total = steps_an_epoch(count, self.recipe.train.batch_size)
+        total = steps_an_epoch(len(self.taught), self.recipe.train.batch_size)
         total *= sum(step.phase.epochs for step in self.recipe.schedule)
         with console.progress_bar(total, f"train {self.recipe.name}", "steps", shown=main) as bar:
-            loop = Loop(self.objective, self.recipe, count, self, self.folder, self.world, bar)
+            loop = Loop(self.objective, self.recipe, self, self.folder, self.world, bar)
             if loop.at.steps_done:
                 self.log(f"goes on from step {loop.at.steps_done}")
             loop.run()
@@ -91,8 +99,16 @@ class Training:
         if main:
             self.log("done")
 
-    def begin(self, step: Step) -> tuple[str, ...]:
-        """Before a phase: a round needs the masks of the round before, and the network that it must not forget."""
+    def films_of(self, step: Step) -> int:
+        return len(self.taught)
+
+    def begin(self, step: Step) -> tuple[str, ...] | None:
+        """Before a phase: a round needs the masks of the round before, and the network that it must not forget; an
+        iteration needs its seeds, and nothing is left to learn where there are no new ones."""
+        if self.iterations and step.round:
+            if step.round == 1 and not self.folder.iteration(0).finished:
+                self._keep(self.iterations.keep(0))
+            return () if self.iterations.begin(step.round, self.objective) else None
         first = self.folder.round_weights(0)
         if step.round:
             if self.world.is_main_process and not first.is_file():
@@ -104,8 +120,13 @@ class Training:
         return unused
 
     def end(self, step: Step) -> None:
-        if step.round:
+        if self.iterations and step.round:
+            self._keep(self.iterations.keep(step.round))
+        elif step.round:
             self._save(self.folder.round_weights(step.round), self.folder.round_thresholds(step.round))
+
+    def _keep(self, place: RunFolder) -> None:
+        self._save(place.weights, place.thresholds)
 
     def _save(self, weights: Path, thresholds: Path) -> None:
         cuts = self.measured.thresholds()
@@ -128,11 +149,21 @@ class Training:
             guide: Guide | None = None
             if step.round and self.rounds:
                 guide = self.rounds.guide(batch.rows, films[i][0])
+            elif step.round and self.iterations:
+                guide = self.iterations.guide(batch.rows)
             elif self.teaching:
                 guide = Drawn(*map(torch.from_numpy, self.teaching.masks(batch.rows, batch.geometries)))
             elif self.outlines:
                 guide = Outlined(torch.from_numpy(self.outlines.of(batch.rows, batch.geometries)))
-            yield batch, self.train_targets[torch.from_numpy(batch.rows)], guide
+            yield batch, self._targets(step, batch.rows), guide
+
+    def _targets(self, step: Step, rows: np.ndarray) -> Tensor:
+        """1, 0, or NaN for what does not count: also what is present and not as severe as the phase asks for."""
+        found = self.train_targets[torch.from_numpy(rows)]
+        if not step.phase.severity or not self.severities:
+            return found
+        milder = torch.from_numpy(self.severities.values[rows] < LEVELS[step.phase.severity])
+        return found.masked_fill(milder & (found == 1), torch.nan)
 
     def _note_unreadable(self, batch: Batch) -> None:
         for row, why in batch.unreadable:

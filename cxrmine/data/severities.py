@@ -1,0 +1,117 @@
+"""How severe a finding is on a film: severity.parquet or severity.csv in a dataset's folder, or a file that is named.
+
+image_id    as in the dataset, or with or without folders and ending; where it is empty:
+study_id    a folder that the film lies in (MIMIC-CXR's s50414267): all its films are as severe as its report says
+finding     in the dataset's words
+severity    1 mild, 2 moderate, 3 severe, or these words; empty: the report does not say
+
+Other columns are not read. Of several rows of a pair the most severe counts.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from cxrmine.data.index import Index
+from cxrmine.data.meant import meant
+from cxrmine.data.sheets import read_own
+from cxrmine.data.tree import Tree
+from cxrmine.errors import CxrError, rows_text
+from cxrmine.files import sha256
+
+UNKNOWN = 0
+MILD, MODERATE, SEVERE = 1, 2, 3
+LEVELS = {"mild": MILD, "moderate": MODERATE, "severe": SEVERE}
+FILES = ("severity.parquet", "severity.csv")
+
+
+@dataclass(frozen=True, eq=False)
+class Severities:
+    """values: N×C, UNKNOWN where a finding is not present, or nobody says how severe it is."""
+
+    values: npt.NDArray[np.int8]
+    notes: tuple[str, ...] = ()
+    sha256: str = ""  # of the file; empty where there is none
+
+
+def severities_of(index: Index, file: str = "") -> Severities:
+    """Of the images of `index`, in its order, and of its findings, in theirs."""
+    path = Path(file) if file else beside(index)
+    values = np.full((len(index), len(index.findings)), UNKNOWN, np.int8)
+    if path is None:
+        return Severities(values)
+    rows, columns, found, strangers = _placed(index, path)
+    np.maximum.at(values, (rows, columns), found)
+    absent = (values != UNKNOWN) & (index.labels() != 1)
+    values[absent] = UNKNOWN
+    known = ", ".join(f"{np.count_nonzero(values == level):,} {word}" for word, level in LEVELS.items())
+    notes = [f"severity: {path.name}: {known}, of {np.count_nonzero(index.labels() == 1):,} findings that are present"]
+    if strangers:
+        notes.append(f"severity: {strangers:,} rows are of images or findings that are not here")
+    if absent.any():
+        notes.append(f"severity: {absent.sum():,} are of findings that their film does not have, and do not count")
+    return Severities(values, tuple(notes), sha256(path))
+
+
+def beside(index: Index) -> Path | None:
+    """The file in the dataset's folder."""
+    there = [index.root / name for name in FILES if (index.root / name).is_file()]
+    if len(there) > 1:
+        raise CxrError(f"{index.root} has {' and '.join(FILES)}.", "Keep one, or name the one with data.severity.")
+    return there[0] if there else None
+
+
+def _placed(index: Index, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Row, finding and severity of every film that the file tells it of, and how many of its rows are of none."""
+    if not path.is_file():
+        raise CxrError(f"There is no file {path} of severities.", "Make one: cxrmine severity REPORTS --out FILE.")
+    tables, faults = read_own(Tree(path.parent), [path.name], {})
+    if faults:
+        raise faults[0]
+    sheet = tables[0].sheet
+    lacking = [name for name in ("finding", "severity") if name not in sheet.columns]
+    if lacking or not {"image_id", "study_id"} & set(sheet.columns):
+        raise CxrError(
+            f"{path} has no column {' or '.join(lacking or ['image_id', 'study_id'])}.",
+            "It needs image_id or study_id, finding and severity, as cxrmine severity writes them.",
+        )
+    said = pc.is_valid(sheet.text("severity")).to_numpy(zero_copy_only=False)
+    sheet = sheet.filter(said)
+    found = _numbers(sheet.text("severity").to_pylist(), sheet.row, path)
+    films = _films(index, sheet.text("image_id").to_pylist(), sheet.text("study_id").to_pylist())
+    column = {finding: c for c, finding in enumerate(index.findings)}
+    findings = [column.get(finding, -1) for finding in sheet.text("finding").to_pylist()]
+    placed = [(row, c, level) for rows, c, level in zip(films, findings, found, strict=True) if c >= 0 for row in rows]
+    strangers = sum(not rows or c < 0 for rows, c in zip(films, findings, strict=True))
+    row, c, level = np.array(placed, np.int64).reshape(-1, 3).T
+    return row, c, level.astype(np.int8), strangers
+
+
+def _numbers(words: list[str | None], rows: np.ndarray, path: Path) -> list[int]:
+    levels = {**LEVELS, **{f"{level}{end}": level for level in LEVELS.values() for end in ("", ".0")}}
+    found = [levels.get((word or "").lower(), UNKNOWN) for word in words]
+    if UNKNOWN in found:
+        strange = [int(row) for row, level in zip(rows, found, strict=True) if level == UNKNOWN]
+        raise CxrError(
+            f"{path}: severity is {words[found.index(UNKNOWN)]!r} in {rows_text(strange)}.",
+            f"Write {', '.join(f'{level} ({word})' for word, level in LEVELS.items())}, or nothing.",
+        )
+    return found
+
+
+def _films(index: Index, images: list[str | None], studies: list[str | None]) -> list[list[int]]:
+    """Of every row of the file, the rows of the index that it speaks of."""
+    row_of = {name: row for row, name in enumerate(index.table["image_id"].to_pylist())}
+    named, _ = meant(images, row_of)
+    of_study: dict[str, list[int]] = {}
+    if any(image is None and study is not None for image, study in zip(images, studies, strict=True)):
+        for row, path in enumerate(index.table["path"].to_pylist()):
+            for folder in dict.fromkeys((path or "").split("/")[:-1]):
+                of_study.setdefault(folder, []).append(row)
+    return [
+        ([row_of[name]] if name is not None else []) if image is not None else of_study.get(study or "", [])
+        for image, name, study in zip(images, named, studies, strict=True)
+    ]

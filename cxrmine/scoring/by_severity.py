@@ -33,10 +33,10 @@ class PairSeverities(NamedTuple):
     images: pa.Array  # N
     findings: list[str]
     values: Levels  # N×C: mild, moderate, severe, or UNKNOWN
-    told: dict[str, Any]  # for the JSON: the file's name and sum, how many judged pairs are of each severity
+    told: dict[str, Any]  # for the JSON: which file says so, and how many judged pairs are of each severity
 
     def of(self, judged: Judged, cover: Cover) -> dict[str, Bools]:
-        """Which of the judged pairs are of each severity; of none that nobody knows where it is known of all."""
+        """Which of the judged pairs are of each severity."""
         images = cover.images.take(pa.array(judged.pair_image))
         findings = pa.array(judged.findings, pa.string()).take(pa.array(judged.pair_finding))
         return split(self.levels(images, findings))

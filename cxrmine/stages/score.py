@@ -80,17 +80,17 @@ class ScoreResult:
     parts: list[by_severity.Part] = field(default_factory=list)  # of each severity, of what the tables show
 
     def tables(self) -> dict[str, report.Table]:
-        """By kind and number: summary, severity, differences:N, readers, findings:N, severity_findings:N, sizes."""
+        """By kind and number: summary, differences:N, readers, severity, severity_findings:N, findings:N, sizes."""
         boxes = self.document["kind"] == "boxes"
         what = "Boxes against truth" if boxes else "Probabilities against labels"
         tables = {"summary": report.summary(what, self.rows, self.protocol, self.notes)}
-        if self.parts:
-            tables |= by_severity.tables(self.parts, self.rows, self.protocol, self.document["severity"])
         test = report.BY_BOOTSTRAP if boxes else report.BY_DELONG
         compared = report.compared(self.compared, self.document["method"], self.protocol, test)
         tables |= {f"differences:{n}": table for n, table in enumerate(compared)}
         if self.by_reader:
             tables["readers"] = report.summary("Boxes against each reader's alone", self.by_reader, self.protocol)
+        if self.parts:
+            tables |= by_severity.tables(self.parts, self.rows, self.protocol, self.document["severity"])
         tables |= {f"findings:{n}": table for n, table in enumerate(report.by_finding(self.rows, self.protocol))}
         return tables | ({"sizes": report.by_size(self.rows, self.edges, self.protocol)} if self.edges else {})
 

@@ -46,7 +46,9 @@ def tables(parts: Sequence[Part], rows: Sequence[Row], protocol: Protocol, told:
     ]
     header = ["", *(COUNTS[name] for name in counts), *(text for _, text in columns)]
     over = {MEAN: "mean over findings", POOLED: "findings pooled"}.get(overall, overall)
-    found = {"severity": Table(f"By severity, {over}", header, body, "\n".join(notes(parts, told, protocol)))}
+    without = [row.name for row in rows if row.name not in {part.row.name for part in parts}]
+    said = [*notes(parts, told, protocol), *([f"Not split: {', '.join(without)}."] if without else [])]
+    found = {"severity": Table(f"By severity, {over}", header, body, "\n".join(said))}
     named = [part.row._replace(name=_name(part.row)) for part in parts]
     for n, table in enumerate(by_finding(named, protocol)):
         found[f"severity_findings:{n}"] = table._replace(title=f"{table.title} and severity")

@@ -161,6 +161,10 @@ def test_the_table_has_a_row_a_severity(films):
     ]  # fmt: skip
 
 
+def test_the_file_may_lie_beside_the_truth(films):
+    assert document(films, "--by", "severity", *FAST) == document(films, *SPLIT, *FAST)
+
+
 def test_pooled_figures_stand_beside_the_means(films):
     """agcl2018 pools: of three mild boxes two are true. irnet2021 has means, and all truth boxes together beside."""
     for name, columns in (
@@ -298,7 +302,11 @@ MISTAKES = [
         "no way of splitting figures called 'severty'. Did you mean 'severity'?",
     ),
     ("--severity severity.csv", 2, "--severity says what --by severity splits by. Add --by severity, or leave it out."),
-    ("--by severity", 1, "truth.json does not say how severe a finding is: it is a file of boxes. Make a table"),
+    (
+        "--by severity --truth alone/t.json",
+        1,
+        "alone/t.json does not say how severe a finding is: there is no severity",
+    ),
     ("--by severity --severity none.csv", 1, "no file none.csv of severities. Make one: cxrmine severity REPORTS"),
     ("--by severity --severity ours.csv", 1, "ours.csv has no column severity."),
     ("--by severity --severity words.csv", 1, "words.csv: severity is 'big' in row"),
@@ -312,6 +320,8 @@ MISTAKES = [
 def test_a_mistake_is_told_with_its_cure(films, words, code, said):
     lines(films / "words.csv", TOLD, "a.png,Mass,big")
     lines(films / "others.csv", TOLD, "z.png,Mass,1", "a.png,Hernia,1")
+    (films / "alone").mkdir()
+    (films / "alone" / "t.json").write_bytes((films / "truth.json").read_bytes())
     assert said in command("ours.csv", "--truth", "truth.json", *words.split(), cwd=films, code=code)
 
 
@@ -324,5 +334,5 @@ def test_a_dataset_without_severities_is_told_what_to_make(dataset, tmp_path):
     name = open_dataset(bare).boxes["image_id"][0].as_py()
     lines(tmp_path / "own.csv", SIZED, f"{name},Mass,0,0,9,9,1,96,96")
     said = command("own.csv", "--truth", bare, "--by", "severity", cwd=tmp_path, code=1)
-    assert "does not say how severe a finding is: it has no severity.parquet or severity.csv." in said
+    assert "does not say how severe a finding is: there is no severity.parquet or severity.csv in" in said
     assert "cxrmine severity REPORTS --out FILE" in said

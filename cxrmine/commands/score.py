@@ -52,7 +52,9 @@ def score(
     ] = "",
     severity: Annotated[
         Path | None,
-        typer.Option(help="For --by severity: a table of image_id, finding, severity.", show_default="the dataset's"),
+        typer.Option(
+            help="For --by severity: a table of image_id, finding, severity.", show_default="the one beside the truth"
+        ),
     ] = None,
     maps: Annotated[Path | None, typer.Option(help="A folder of maps, for --tune and maxboxacc2.")] = None,
     tune: Annotated[

@@ -48,7 +48,7 @@ class Placed(NamedTuple):
 
 def severities_of(index: Index, file: str = "") -> Severities:
     """Of the images of `index`, in its order, and of its findings, in theirs."""
-    path = Path(file) if file else beside(index)
+    path = Path(file) if file else beside(index.root)
     if path is None:
         return Severities(np.full((len(index), len(index.findings)), UNKNOWN, np.int8))
     images, paths = (index.table[name].to_pylist() for name in ("image_id", "path"))
@@ -64,12 +64,12 @@ def severities_of(index: Index, file: str = "") -> Severities:
     return Severities(values, tuple(notes), sha256(path))
 
 
-def beside(index: Index) -> Path | None:
-    """The file in the dataset's folder."""
-    there = [index.root / name for name in FILES if (index.root / name).is_file()]
+def beside(folder: Path) -> Path | None:
+    """The file in a dataset's folder."""
+    there = [folder / name for name in FILES if (folder / name).is_file()]
     if len(there) > 1:
         cure = "Keep one, or name the one that counts, with data.severity in a recipe and with --severity in a score."
-        raise CxrError(f"{index.root} has {' and '.join(FILES)}.", cure)
+        raise CxrError(f"{folder} has {' and '.join(FILES)}.", cure)
     return there[0] if there else None
 
 

@@ -61,7 +61,7 @@ def of_truth(
     judged: pa.Table, index: Index | None, where: Path, file: Path | None, names: Mapping[str, str] | None
 ) -> PairSeverities:
     """Of judged truth boxes; `index`: the dataset they are of, if they are of one, and `where` it or their file is."""
-    path = _file(index, where, file)
+    path = _file(where, file)
     drawn = pc.unique(judged["image_id"].cast(pa.string()))
     images = drawn if index is None else index.table["image_id"].combine_chunks()
     paths = images if index is None else index.table["path"]
@@ -85,7 +85,7 @@ def areas_by_severity(
 
     `judged`: those images of `index` that are scored.
     """
-    path = _file(index, index.root, file)
+    path = _file(index.root, file)
     images = index.table["image_id"].combine_chunks()
     levels, strangers = placed(path, images.to_pylist(), index.table["path"].to_pylist(), findings)
     labels, patients = judged.labels(findings), judged.table["patient_id"].to_pylist()
@@ -103,12 +103,13 @@ def areas_by_severity(
     return _told(path, strangers, groups, "films"), found
 
 
-def _file(index: Index | None, where: Path, file: Path | None) -> Path:
-    path = file or (beside(index) if index is not None else None)
+def _file(where: Path, file: Path | None) -> Path:
+    """`where`: the dataset, or the file of its boxes."""
+    folder = where if where.is_dir() else where.parent
+    path = file or beside(folder)
     if path is None:
-        lacks = f"has no {' or '.join(FILES)}" if index is not None else "is a file of boxes"
         raise CxrError(
-            f"{where} does not say how severe a finding is: it {lacks}.",
+            f"{where} does not say how severe a finding is: there is no {' or '.join(FILES)} in {folder}.",
             "Make a table of the reports with `cxrmine severity REPORTS --out FILE`, and name it with --severity FILE.",
         )
     return path

@@ -61,7 +61,7 @@ class Score:
     strict: bool = False  # a leak is an error
     roc: bool = False  # of probabilities: their ROC curves too
     by: str = ""  # severity: the same figures of mild, moderate and severe findings
-    severity: Path | None = None  # the file that says how severe they are; None: the one in the dataset's folder
+    severity: Path | None = None  # the file that says how severe they are; None: the one beside the truth
 
 
 @dataclass(frozen=True)

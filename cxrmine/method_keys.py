@@ -87,7 +87,7 @@ class SeverityCurriculum(Section):
     stages: Literal["adding", "alone"] = Field(
         "adding", description="A stage of the curriculum has the more severe films, too; or those of its own severity."
     )
-    threshold: float = Field(0.9, ge=0.5, lt=1, description="t: the probability above which a film is a seed.")
+    threshold: float = Field(0.9, gt=0, lt=1, description="t: the probability above which a film is a seed.")
     regression: Literal["map", "channels"] = Field(
         "map", description="Equation 2: maps, counted once a channel; or what each channel adds to them."
     )

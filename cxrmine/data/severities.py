@@ -57,8 +57,8 @@ def severities_of(index: Index, file: str = "") -> Severities:
     values[absent] = UNKNOWN
     known = ", ".join(f"{np.count_nonzero(values == level):,} {word}" for word, level in LEVELS.items())
     notes = [f"severity: {path.name}: {known}, of {np.count_nonzero(index.labels() == 1):,} findings that are present"]
-    if strangers:
-        notes.append(f"severity: {strangers:,} rows are of images or findings that are not here")
+    if not len(found):
+        notes.append(f"severity: none of its {strangers:,} rows is of an image and a finding that is here")
     if absent.any():
         notes.append(f"severity: {absent.sum():,} are of findings that their film does not have, and do not count")
     return Severities(values, tuple(notes), sha256(path))

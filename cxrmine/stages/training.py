@@ -106,7 +106,9 @@ class Training:
         """Before a phase: a round needs the masks of the round before, and the network that it must not forget; an
         iteration needs its seeds, and nothing is left to learn where there are no new ones."""
         if self.iterations and step.round:
-            if step.round == 1 and not self.folder.iteration(0).finished:
+            there = step.round > 1 or self.folder.iteration(0).finished
+            self.world.wait_for_everyone()  # all look before one writes
+            if not there:
                 self._keep(self.iterations.keep(0))
             return () if self.iterations.begin(step.round, self.objective) else None
         first = self.folder.round_weights(0)

@@ -1,0 +1,296 @@
+"""Runs of AGCL: what an iteration leaves, going on after a kill, its end, and severities as phases of other methods."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import Tensor
+
+from cxrmine.boxes.shards import read_boxes
+from cxrmine.config import Phase
+from cxrmine.data.datasets import open_dataset
+from cxrmine.data.severities import severities_of
+from cxrmine.errors import CxrError
+from cxrmine.learn.loop import Loop
+from cxrmine.runs import RunFolder, open_run
+from cxrmine.stages import mine, predict
+from cxrmine.stages.train import Train, TrainResult, run
+from tests.conftest import TINY
+
+FINDINGS = ("Cardiomegaly", "Effusion")
+THRESHOLD = 0.6
+SHORT = (
+    *TINY,
+    f"data.findings={json.dumps(FINDINGS)}",
+    f"agcl.threshold={THRESHOLD}",
+    *(f"train.phases.{i}.{key}" for i in range(1, 4) for key in ("epochs=1", "lr=0.02")),
+    "train.phases.4.epochs=2",
+)
+SAME = ("model.safetensors", "thresholds.json", "metrics.jsonl", "patients.parquet", "recipe.toml")
+
+
+AGL = (*TINY, f"data.findings={json.dumps(FINDINGS)}", "agcl.threshold=0.1", "train.phases.1.epochs=1")
+
+
+def train(dataset: Path, folder: Path, *more: str) -> TrainResult:
+    return run(Train(dataset, "demo-agcl", folder, (*SHORT, *more), device="cpu", workers=1))
+
+
+def train_agl(dataset: Path, folder: Path, *more: str) -> TrainResult:
+    return run(Train(dataset, "demo-agl", folder, (*AGL, *more), device="cpu", workers=1))
+
+
+@pytest.fixture(scope="module")
+def place(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the films, of which half have no severity, and a run that learned from them."""
+    folder = tmp_path_factory.mktemp("place")
+    shutil.copytree(dataset, folder / "data")
+    table = folder / "data" / "severity.csv"
+    head, *rows = table.read_text().splitlines()
+    table.write_text("\n".join((head, *rows[::2])) + "\n")
+    train(folder / "data", folder / "run")
+    return folder
+
+
+def seeds(folder: Path, t: int) -> list[dict]:
+    place = RunFolder(folder).iteration(t)
+    return [row for c in range(len(FINDINGS)) for row in pq.ParquetFile(place.seeds(c)).read().to_pylist()]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = [*map(folder.joinpath, SAME), *sorted((folder / "iterations").rglob("*"))]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
+
+
+def log(folder: Path) -> str:
+    return (folder / "log.txt").read_text()
+
+
+# --- what it leaves
+
+
+def test_seeds_are_training_films_that_have_the_finding(place: Path) -> None:
+    index = open_dataset(place / "data").select("train")
+    labels = dict(zip(index.table["image_id"].to_pylist(), index.labels(FINDINGS), strict=True))
+    for t in (1, 2):
+        for seed in seeds(place / "run", t):
+            assert labels[seed["image_id"]][FINDINGS.index(seed["finding"])] == 1
+
+
+def test_severe_and_moderate_films_are_seeds_and_others_by_their_probability(place: Path) -> None:
+    with (place / "data" / "severity.csv").open() as file:
+        severity = {(r["image_id"], r["finding"]): int(r["severity"]) for r in csv.DictReader(file)}
+    index = open_dataset(place / "data").select("train")
+    found = {(seed["image_id"], seed["finding"]): seed for seed in seeds(place / "run", 1)}
+    for pair, level in severity.items():
+        if pair[0] in set(index.table["image_id"].to_pylist()) and pair[1] in FINDINGS and level >= 2:
+            assert found[pair]["by"] in ("severity", "both")
+    for pair, seed in found.items():
+        assert seed["severity"] == severity.get(pair)
+        by_probability = "both" if severity.get(pair, 0) >= 2 else "probability"
+        assert seed["by"] == (by_probability if seed["probability"] > THRESHOLD else "severity")
+        assert seed["since"] == 1
+
+
+def test_maps_are_there_for_every_seed(place: Path) -> None:
+    for t in (1, 2):
+        folder = RunFolder(place / "run").iteration(t)
+        for c in range(len(FINDINGS)):
+            maps = np.load(folder.seeds(c).with_suffix(".npy"), allow_pickle=False)
+            assert maps.shape == (len(pq.ParquetFile(folder.seeds(c)).read()), 1, 8, 8)
+            assert np.isfinite(maps).all()
+            assert maps.std() > 0
+
+
+def test_seeds_stay_seeds(place: Path) -> None:
+    first, second = ({(s["image_id"], s["finding"]): s["since"] for s in seeds(place / "run", t)} for t in (1, 2))
+    assert first.items() <= second.items()
+    assert {since for pair, since in second.items() if pair not in first} <= {2}
+
+
+def test_networks_of_findings_are_gone(place: Path) -> None:
+    assert {path.name for path in (place / "run" / "iterations" / "1").iterdir()} == {
+        *(f"seeds-0{c}.{end}" for c in range(2) for end in ("npy", "parquet")),
+        "model.safetensors", "patients.parquet", "recipe.toml", "thresholds.json",
+    }  # fmt: skip
+
+
+def test_every_iteration_is_a_run_of_its_own(place: Path, tmp_path: Path) -> None:
+    folder, weights, sources = place / "run", set(), []
+    for t in (0, 1, 2):
+        one = open_run(folder / "iterations" / str(t))
+        assert one.recipe.agcl is not None
+        assert one.recipe.agcl.iterations == t
+        weights.add(one.weights_sha256)
+        out = tmp_path / f"{t}.parquet"
+        mine.run(mine.Mine(one.folder.path, place / "data", out, "boxed", device="cpu", workers=1))
+        sources += read_boxes(out).table["source"].unique().to_pylist()
+        asked = predict.Predict(one.folder.path, place / "data", tmp_path / f"p{t}.parquet", device="cpu", workers=1)
+        assert predict.run(asked).images
+    assert len(weights) == 3
+    assert sources == ["agcl/0", "agcl/1", "agcl/2"]
+    assert open_run(folder).weights_sha256 == open_run(folder / "iterations" / "2").weights_sha256
+
+
+def test_the_log_says_how_many_seeds_there_are(place: Path) -> None:
+    counts = [sum(s["finding"] == finding for s in seeds(place / "run", 1)) for finding in FINDINGS]
+    said = ", ".join(f"{finding} {count:,}" for finding, count in zip(FINDINGS, counts, strict=True))
+    assert f"seeds of iteration 1: {said}\n" in log(place / "run")
+    assert "severity: severity.csv: " in log(place / "run")
+
+
+# --- going on
+
+
+@pytest.mark.parametrize(("at", "phase"), [(2, "severe"), (4, "mild"), (3, "attention 1"), (1, "attention 2")])
+def test_killed_anywhere_it_ends_with_the_same_files(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, phase: str
+) -> None:
+    """Of the phase, after so many steps: in the network of a finding, or in an iteration."""
+    folder, count, seen = tmp_path / "run", Loop._count, []
+
+    def killed(self: Loop, now: Phase, parts: dict[str, Tensor]) -> None:
+        count(self, now, parts)
+        seen.append(now.name)
+        if seen.count(phase) == at:
+            raise KeyboardInterrupt
+
+    shutil.copytree(place / "data", tmp_path / "data")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Loop, "_count", killed)
+        train(tmp_path / "data", folder)
+    assert not RunFolder(folder).weights.exists()
+    train(tmp_path / "data", folder)
+    assert contents(folder) == contents(place / "run")
+
+
+def test_asked_to_stop_in_the_network_of_a_finding_it_goes_on_there(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, count = tmp_path / "run", Loop._count
+
+    def asked(self: Loop, now: Phase, parts: dict[str, Tensor]) -> None:
+        self.stop.asked |= now.name == "moderate"
+        count(self, now, parts)
+
+    shutil.copytree(place / "data", tmp_path / "data")
+    with monkeypatch.context() as patched, pytest.raises(CxrError, match="everything is saved"):
+        patched.setattr(Loop, "_count", asked)
+        train(tmp_path / "data", folder)
+    assert (folder / "iterations" / "1" / "seeds-00" / "state.pt").is_file()
+    train(tmp_path / "data", folder)
+    assert contents(folder) == contents(place / "run")
+
+
+def test_finished_it_is_not_done_again_and_other_severities_are_refused(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "data", tmp_path / "data")
+    shutil.copytree(place / "run", tmp_path / "run")
+    assert train(tmp_path / "data", tmp_path / "run").already_done
+    table = tmp_path / "data" / "severity.csv"
+    table.write_text(table.read_text().replace(",3\n", ",2\n"))
+    with pytest.raises(CxrError, match="the severities that it learns from have changed"):
+        train(tmp_path / "data", tmp_path / "run")
+
+
+# --- without a curriculum
+
+
+def test_without_severities_it_says_so_and_learns_as_agl(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "data", tmp_path / "data")
+    (tmp_path / "data" / "severity.csv").unlink()
+    train(tmp_path / "data", tmp_path / "agcl", "agcl.iterations=1", "agcl.threshold=0.1")
+    train_agl(tmp_path / "data", tmp_path / "agl", "agcl.iterations=1", "train.phases.1.epochs=2")
+    assert all(f"No severity of {finding} is known" in log(tmp_path / "agcl") for finding in FINDINGS)
+    one, other = (torch_weights(tmp_path / name) for name in ("agcl", "agl"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def torch_weights(folder: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def test_agl_takes_its_seeds_from_probabilities_alone(place: Path, tmp_path: Path) -> None:
+    train_agl(place / "data", tmp_path / "agl", "agcl.iterations=1")
+    found = seeds(tmp_path / "agl", 1)
+    assert {seed["by"] for seed in found} == {"probability"}
+    assert all(seed["probability"] > 0.1 for seed in found)
+
+
+def test_where_nothing_is_a_seed_it_says_what_to_do(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(CxrError, match=r"No film is a seed.*--set agcl\.threshold"):
+        train_agl(place / "data", tmp_path / "agl", "agcl.threshold=0.9999")
+
+
+def test_it_ends_where_no_seed_is_new(place: Path, tmp_path: Path) -> None:
+    """No probability is above this threshold, and films that are severe were seeds from the first iteration on."""
+    train(place / "data", tmp_path / "run", "agcl.iterations=5", "agcl.threshold=0.9999")
+    folder = RunFolder(tmp_path / "run")
+    assert "(0 new)" in log(folder.path)
+    assert not folder.iteration(2).finished
+    assert not folder.iteration(3).path.exists()
+    assert open_run(folder.path).weights_sha256 == open_run(folder.iteration(1).path).weights_sha256
+
+
+# --- two processes
+
+
+def test_two_processes_learn_and_leave_the_same_kind_of_folder(place: Path, tmp_path: Path) -> None:
+    words = ["train", "--data", place / "data", "--recipe", "demo-agcl", "--run", tmp_path / "two", "--device", "cpu"]
+    words += [word for override in SHORT for word in ("--set", override)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "--", "cxrmine"]
+    command = [*torchrun, *map(str, words), "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "two").keys() == contents(place / "run").keys()
+    assert log(tmp_path / "two").count("seeds of iteration 1: ") == 1
+    assert seeds(tmp_path / "two", 1)
+
+
+# --- severities in other methods
+
+
+def test_a_phase_counts_severe_findings_only(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of CAM, too: what is present and milder, or of unknown severity, does not count in that phase."""
+    seen, step = [], Loop._step
+
+    def watched(self: Loop, phase: Phase, batch: object, labels: Tensor, guide: object) -> dict[str, Tensor]:
+        seen.append((batch.rows, labels))  # type: ignore[attr-defined]
+        return step(self, phase, batch, labels, guide)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Loop, "_step", watched)
+    overrides = (*TINY, 'train.phases.0.severity="severe"', "train.phases.0.epochs=1")
+    run(Train(place / "data", "demo", tmp_path / "cam", overrides, device="cpu", workers=1))
+    index = open_dataset(place / "data").select("train")
+    labels, severity = index.labels(), severities_of(index).values
+    for rows, targets in seen:
+        found = targets.numpy()
+        assert (np.isnan(found) == ((labels[rows] == 1) & (severity[rows] < 3))).all()
+        assert (found[~np.isnan(found)] == labels[rows][~np.isnan(found)]).all()
+    assert sum(np.isnan(targets.numpy()).sum() for _, targets in seen)
+
+
+def test_a_phase_of_severe_findings_needs_severities(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "data", tmp_path / "data")
+    (tmp_path / "data" / "severity.csv").unlink()
+    overrides = (*TINY, 'train.phases.0.severity="severe"')
+    with pytest.raises(CxrError, match=r"of no training film it is known.*cxrmine severity"):
+        run(Train(tmp_path / "data", "demo", tmp_path / "cam", overrides, device="cpu", workers=1))
+
+
+def test_a_file_of_severities_may_lie_elsewhere(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "data", tmp_path / "data")
+    (tmp_path / "data" / "severity.csv").rename(tmp_path / "graded.csv")
+    named = f"data.severity={tmp_path / 'graded.csv'}"
+    train(tmp_path / "data", tmp_path / "run", "agcl.iterations=1", named)
+    assert open_run(tmp_path / "run").recipe.data.severity == "../graded.csv"
+    assert {seed["by"] for seed in seeds(tmp_path / "run", 1)} & {"severity", "both"}

@@ -53,11 +53,12 @@ def severities_of(index: Index, file: str = "") -> Severities:
         return Severities(np.full((len(index), len(index.findings)), UNKNOWN, np.int8))
     images, paths = (index.table[name].to_pylist() for name in ("image_id", "path"))
     values, strangers = placed(path, images, paths, index.findings)
+    nothing = not values.any()
     absent = (values != UNKNOWN) & (index.labels() != 1)
     values[absent] = UNKNOWN
     known = ", ".join(f"{np.count_nonzero(values == level):,} {word}" for word, level in LEVELS.items())
     notes = [f"severity: {path.name}: {known}, of {np.count_nonzero(index.labels() == 1):,} findings that are present"]
-    if not len(found):
+    if nothing:
         notes.append(f"severity: none of its {strangers:,} rows is of an image and a finding that is here")
     if absent.any():
         notes.append(f"severity: {absent.sum():,} are of findings that their film does not have, and do not count")

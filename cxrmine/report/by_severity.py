@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cxrmine.report.scores import Row, Table, by_finding, cell, has_intervals, heading, stands_for
+from cxrmine.report.scores import Row, Table, by_finding, cell, has_intervals, heading, shows, stands_for
 from cxrmine.scoring import areas
 from cxrmine.scoring.by_severity import BY
 from cxrmine.scoring.figures import MEAN, POOLED, Key
@@ -37,16 +37,17 @@ def of_areas(document: Mapping[str, Any]) -> list[Part]:
 
 def tables(parts: Sequence[Part], rows: Sequence[Row], protocol: Protocol, told: Mapping[str, Any]) -> dict[str, Table]:
     """By kind and number: severity, severity_findings:N. `rows`: what the table of all pairs shows."""
-    overall = stands_for(rows, protocol)
+    overall, there = stands_for(rows, protocol), {part.row.name for part in parts if shows(part.row, protocol)}
+    without = [row.name for row in rows if row.name not in there and shows(row, protocol)]
+    parts = [part for part in parts if part.row.name in there]
     columns = [*_columns(parts, protocol, overall)]
-    counts = [name for name in COUNTS if name in parts[0].counts and (name != "findings" or overall in OTHERS)]
+    counts = [name for name in COUNTS if all(name in part.counts for part in parts) and (name != "findings" or overall in OTHERS)]
     body = [
         [_name(part.row), *(f"{part.counts[name]:,}" for name in counts), *(cell(part.row, *at) for at, _ in columns)]
         for part in parts
     ]
     header = ["", *(COUNTS[name] for name in counts), *(text for _, text in columns)]
     over = {MEAN: "mean over findings", POOLED: "findings pooled"}.get(overall, overall)
-    without = [row.name for row in rows if row.name not in {part.row.name for part in parts}]
     said = [*notes(parts, told, protocol), *([f"Not split: {', '.join(without)}."] if without else [])]
     found = {"severity": Table(f"By severity, {over}", header, body, "\n".join(said))}
     named = [part.row._replace(name=_name(part.row)) for part in parts]

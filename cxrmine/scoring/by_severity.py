@@ -20,6 +20,7 @@ from cxrmine.files import sha256
 from cxrmine.scoring.areas import score_probabilities
 from cxrmine.scoring.judged import Bools, Cover, Judged
 from cxrmine.scoring.probabilities import Probabilities, aligned
+from cxrmine.scoring.truth import Truth
 
 BY = "severity"
 GROUPS = {**LEVELS, "unknown": UNKNOWN}  # in the order they are shown
@@ -57,11 +58,9 @@ def split(levels: Levels) -> dict[str, Bools]:
     return {word: kept for word, kept in groups.items() if word in LEVELS or kept.any()}
 
 
-def of_truth(
-    judged: pa.Table, index: Index | None, where: Path, file: Path | None, names: Mapping[str, str] | None
-) -> PairSeverities:
-    """Of judged truth boxes; `index`: the dataset they are of, if they are of one, and `where` it or their file is."""
-    path = _file(where, file)
+def of_truth(truth: Truth, where: Path, file: Path | None, names: Mapping[str, str] | None) -> PairSeverities:
+    """Of the judged truth boxes; `where`: the dataset or the file that they are from; `names`: findings to rename."""
+    path, judged, index = _file(where, file), truth.judged, truth.index
     drawn = pc.unique(judged["image_id"].cast(pa.string()))
     images = drawn if index is None else index.table["image_id"].combine_chunks()
     paths = images if index is None else index.table["path"]

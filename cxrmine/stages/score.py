@@ -119,9 +119,7 @@ def run(config: Score) -> ScoreResult:
         rules = replace(rules, departs=f"{rules.departs} {remarks.of_bounds(config.bounds, free, rules)}".strip())
     not_known = leakage.not_known(config.run_patients, [(m.name, m.scan.meta) for m in methods])
     leak = _leak(config, truth.judged, not_known)
-    of_pairs = None
-    if config.by:
-        of_pairs = of_truth(truth.judged, truth.index, config.truth, config.severity, config.names)
+    of_pairs = of_truth(truth, config.truth, config.severity, config.names) if config.by else None
     judge = court(rules, truth, methods, bounds, config.samples, config.seed, of_pairs)
     controls, origins, predicted = judge.judge(config.controls)
     compared = report.differing(predicted)
@@ -136,11 +134,13 @@ def run(config: Score) -> ScoreResult:
         notes.append(f"{truth.not_mined:,} truth boxes lie on images that were not mined: not judged.")
     unshown = {IN_SAMPLE, *remarks.without_box(controls)}
     shown = {name: scores for name, scores in (controls | predicted).items() if name not in unshown}
-    shown |= _from_maps(config, rules, judge, document, notes)
     rows, parts = report.rows_of((name, s.figures) for name, s in shown.items()), by_severity.of_boxes(shown)
     if rules.name == "maxboxacc2":
         rows = [report.as_maxboxacc2(row) for row in rows]
         parts = [part._replace(row=report.as_maxboxacc2(part.row)) for part in parts]
+    from_maps = _from_maps(config, rules, judge, document, notes)
+    rows += report.rows_of((name, s.figures) for name, s in from_maps.items())
+    parts += by_severity.of_boxes(from_maps)
     notes = [*remarks.of_intervals(rows, rules, config.samples, len(methods)), *notes]
     notes = document["notes"] = remarks.ordered([*notes, *remarks.of_references(printed, theirs)])
     hidden = report.rows_of((n, s.figures) for n, s in controls.items() if n == IN_SAMPLE)

@@ -4,6 +4,8 @@ pack.json
     What it is of, its size and fit, and its shards. Written last: without it a pack is not finished.
 index.parquet, boxes.parquet, looked_at.parquet
     The index, and of every film width and height as it was, its crc32, and why one is missing; the boxes; who looked.
+severity.parquet
+    How severe findings are, where the dataset says it.
 films-00000.npy …
     films × size × size uint8, in the order in which they were read. The path of a film is films-00000.npy/17.
 plan.json, films-00000.parquet …

@@ -15,14 +15,16 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from cxrmine.data.index import Index
 from cxrmine.data.meant import meant
 from cxrmine.data.sheets import read_own
 from cxrmine.data.tree import Tree
 from cxrmine.errors import CxrError, rows_text
-from cxrmine.files import sha256
+from cxrmine.files import atomic, sha256
 
 UNKNOWN = 0
 MILD, MODERATE, SEVERE = 1, 2, 3
@@ -63,6 +65,20 @@ def severities_of(index: Index, file: str = "") -> Severities:
     if absent.any():
         notes.append(f"severity: {absent.sum():,} are of findings that their film does not have, and do not count")
     return Severities(values, tuple(notes), sha256(path))
+
+
+def write_severities(folder: Path, index: Index) -> None:
+    """Into `folder`, as severity.parquet, what the dataset's own file says of its films, each by its name."""
+    found = severities_of(index).values
+    rows, columns = np.nonzero(found)
+    if len(rows):
+        table = {
+            "image_id": index.table["image_id"].take(pa.array(rows)),
+            "finding": [index.findings[c] for c in columns],
+            "severity": found[rows, columns],
+        }
+        with atomic(folder / FILES[0]) as temporary:
+            pq.write_table(pa.table(table), temporary)
 
 
 def beside(folder: Path) -> Path | None:

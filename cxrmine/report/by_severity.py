@@ -41,7 +41,11 @@ def tables(parts: Sequence[Part], rows: Sequence[Row], protocol: Protocol, told:
     without = [row.name for row in rows if row.name not in there and shows(row, protocol)]
     parts = [part for part in parts if part.row.name in there]
     columns = [*_columns(parts, protocol, overall)]
-    counts = [name for name in COUNTS if all(name in part.counts for part in parts) and (name != "findings" or overall in OTHERS)]
+    counts = [
+        name
+        for name in COUNTS
+        if all(name in part.counts for part in parts) and (name != "findings" or overall in OTHERS)
+    ]
     body = [
         [_name(part.row), *(f"{part.counts[name]:,}" for name in counts), *(cell(part.row, *at) for at, _ in columns)]
         for part in parts

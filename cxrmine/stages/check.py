@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,6 +16,8 @@ from cxrmine.console import progress_bar
 from cxrmine.data.datasets import open_dataset
 from cxrmine.data.index import EXAMPLES, HARMLESS, NO_FILE, SPLITS, UNMENTIONED, Index
 from cxrmine.data.reading import Reading
+from cxrmine.data.severities import severities_of
+from cxrmine.errors import CxrError
 from cxrmine.stages.look import Film, look, look_at_masks
 
 SIDES = ("width", "height")
@@ -78,14 +80,24 @@ class CheckReport:
 
 def run(config: Check) -> CheckReport:
     index = open_dataset(config.data, config.reading, archives=True, watch=progress_bar)
+    index, graded = _with_severities(index)
     films = {film.path: film for film in look(index, config.fast, config.workers)}
     seen = [films.get(path) for path in index.table["path"].to_pylist()]  # of each image, where it was looked at
     sizes = Counter(film.size for film in films.values() if film.size)
     faults = [*_ledger_faults(index), *_file_faults(index, seen), *_patient_faults(index), *_box_faults(index, seen)]
+    faults += graded
     faults += [*_size_faults(index, seen, sizes), *_twins(index, seen)]
     faults += [] if config.fast else _mask_faults(look_at_masks(index, config.workers))
     faults.sort(key=lambda fault: (fault.level, -fault.count, fault.kind))
     return CheckReport(config, index, tuple(faults), dict(sizes.most_common()))
+
+
+def _with_severities(index: Index) -> tuple[Index, list[Fault]]:
+    """With a note of how many findings have a severity; a file that cannot be read is a fault of the dataset."""
+    try:
+        return replace(index, notes=(*index.notes, *severities_of(index).notes)), []
+    except CxrError as fault:
+        return index, [Fault("severities that cannot be read", "error", 1, (fault.what,))]
 
 
 # --- faults

@@ -26,6 +26,7 @@ from cxrmine.data.images import Fit
 from cxrmine.data.index import Index
 from cxrmine.data.pack import DONE, PLAN, description, open_pack, write_pack
 from cxrmine.data.reading import Reading
+from cxrmine.data.severities import write_severities
 from cxrmine.data.shard_files import FILMS, shard_name, shard_number, table_path
 from cxrmine.errors import CxrError, UsageError
 from cxrmine.files import locked, move_aside, write_json
@@ -80,6 +81,7 @@ def run(config: Pack) -> PackResult:
                 if shard_number(path.name) not in shards:
                     path.unlink()
             counts = {number: len(table) for number, table in shards.items()}
+            write_severities(config.out, index)
             write_pack(config.out, index, films, config.size, config.fit, counts)
         for name in (config.out / PLAN, *(table_path(config.out, number) for number in finished(config.out))):
             name.unlink(missing_ok=True)

@@ -52,7 +52,7 @@ SHAPE = "table (a .csv or .parquet file at the top of a folder, with columns of 
 COLUMNS = tuple(name for name in OURS if name != "labels")
 TABLE = re.compile(r".+\.(csv|csv\.gz|parquet)", re.IGNORECASE)
 DRAWN = re.compile(r"(boxes|[^/]*bbox[^/]*)\.(csv|json|parquet)(\.gz)?", re.IGNORECASE)
-MINED = re.compile(r"boxes\..*", re.IGNORECASE)  # never the dataset's own table
+MINED = re.compile(r"(boxes|severity)\..*", re.IGNORECASE)  # never the dataset's own table
 FILES = ("image", "path")  # columns that may say where a film lies
 NO_IMAGE = "row without an image"
 DISAGREES = "row that says otherwise than another of its image"

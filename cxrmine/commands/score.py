@@ -47,6 +47,15 @@ def score(
     against: Annotated[Repeated, typer.Option(help="A published table beside ours: cai2018:2. Repeatable.")] = None,
     readers: Annotated[str, typer.Option(help="Boxes of several readers become one: fused or union.")] = "fused",
     by_reader: Annotated[bool, typer.Option("--by-reader", help="Also against each reader's boxes alone.")] = False,
+    by: Annotated[
+        str, typer.Option(help="severity: also of mild, moderate and severe findings.", show_default="of all alone")
+    ] = "",
+    severity: Annotated[
+        Path | None,
+        typer.Option(
+            help="For --by severity: a table of image_id, finding, severity.", show_default="the one beside the truth"
+        ),
+    ] = None,
     maps: Annotated[Path | None, typer.Option(help="A folder of maps, for --tune and maxboxacc2.")] = None,
     tune: Annotated[
         str, typer.Option(help="Cut the maps anew, at cuts chosen on other patients (held-out) or not (oracle).")
@@ -82,7 +91,7 @@ def score(
     if roc_out is not None and not roc_out.lower().endswith((".csv", ".png")):
         raise UsageError(f"--roc {roc_out} ends neither in .csv nor in .png.", "Name a file that ends so.")
     targets = {"--json": json_out, "--csv": csv_out, "--markdown": markdown_out, "--roc": roc_out}
-    _refuse_places(targets, [*sources, source])
+    _refuse_places(targets, [*sources, source, *([severity] if severity else [])])
     from cxrmine.data.drawn.read import parse_columns
     from cxrmine.report import scores as report
     from cxrmine.runs import RunFolder as Folder
@@ -113,6 +122,8 @@ def score(
             run_patients=Folder(Path(folder)).patients if named else None,
             strict=strict,
             roc=roc_out is not None,
+            by=by,
+            severity=severity,
         )
     )
     tables = result.tables()
@@ -125,9 +136,9 @@ def score(
         from cxrmine.report.roc import write as write_roc
 
         write_roc(Path(roc_out), result.curves)
-    shown = {"summary", "differences", "readers"} | ({"sizes"} if sizes else set())
+    shown = {"summary", "severity", "differences", "readers"} | ({"sizes"} if sizes else set())
     if per_finding or result.document["kind"] == "probabilities":
-        shown.add("findings")
+        shown |= {"findings", "severity_findings"}
     if "-" not in (json_out, csv_out, markdown_out):
         for kind, table in tables.items():
             if kind.split(":")[0] in shown:

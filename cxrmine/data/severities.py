@@ -8,8 +8,10 @@ severity    1 mild, 2 moderate, 3 severe, or these words; empty: the report does
 Other columns are not read. Of several rows of a pair the most severe counts.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,19 +41,26 @@ class Severities:
     sha256: str = ""  # of the file; empty where there is none
 
 
+class Placed(NamedTuple):
+    """values: N×C of these images and findings; strangers: rows of the file that are of none of them."""
+
+    values: npt.NDArray[np.int8]
+    strangers: int
+
+
 def severities_of(index: Index, file: str = "") -> Severities:
     """Of the images of `index`, in its order, and of its findings, in theirs."""
-    path = Path(file) if file else beside(index)
-    values = np.full((len(index), len(index.findings)), UNKNOWN, np.int8)
+    path = Path(file) if file else beside(index.root)
     if path is None:
-        return Severities(values)
-    rows, columns, found, strangers = _placed(index, path)
-    np.maximum.at(values, (rows, columns), found)
+        return Severities(np.full((len(index), len(index.findings)), UNKNOWN, np.int8))
+    images, paths = (index.table[name].to_pylist() for name in ("image_id", "path"))
+    values, strangers = placed(path, images, paths, index.findings)
+    nothing = not values.any()
     absent = (values != UNKNOWN) & (index.labels() != 1)
     values[absent] = UNKNOWN
     known = ", ".join(f"{np.count_nonzero(values == level):,} {word}" for word, level in LEVELS.items())
     notes = [f"severity: {path.name}: {known}, of {np.count_nonzero(index.labels() == 1):,} findings that are present"]
-    if not len(found):
+    if nothing:
         notes.append(f"severity: none of its {strangers:,} rows is of an image and a finding that is here")
     if absent.any():
         notes.append(f"severity: {absent.sum():,} are of findings that their film does not have, and do not count")
@@ -72,16 +81,23 @@ def write_severities(folder: Path, index: Index) -> None:
             pq.write_table(pa.table(table), temporary)
 
 
-def beside(index: Index) -> Path | None:
-    """The file in the dataset's folder."""
-    there = [index.root / name for name in FILES if (index.root / name).is_file()]
+def beside(folder: Path) -> Path | None:
+    """The file in a dataset's folder."""
+    there = [folder / name for name in FILES if (folder / name).is_file()]
     if len(there) > 1:
-        raise CxrError(f"{index.root} has {' and '.join(FILES)}.", "Keep one, or name the one with data.severity.")
+        cure = "Keep one, or name the one that counts, with data.severity in a recipe and with --severity in a score."
+        raise CxrError(f"{folder} has {' and '.join(FILES)}.", cure)
     return there[0] if there else None
 
 
-def _placed(index: Index, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Row, finding and severity of every film that the file tells it of, and how many of its rows are of none."""
+def placed(
+    path: Path,
+    images: Sequence[str],
+    paths: Sequence[str | None],
+    findings: Sequence[str],
+    names: Mapping[str, str] | None = None,
+) -> Placed:
+    """What the file says of `images`, which lie at `paths`; `names`: its word for a finding → ours, if it differs."""
     if not path.is_file():
         raise CxrError(f"There is no file {path} of severities.", "Make one: cxrmine severity REPORTS --out FILE.")
     tables, faults = read_own(Tree(path.parent), [path.name], {})
@@ -97,13 +113,15 @@ def _placed(index: Index, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarra
     said = pc.is_valid(sheet.text("severity")).to_numpy(zero_copy_only=False)
     sheet = sheet.filter(said)
     found = _numbers(sheet.text("severity").to_pylist(), sheet.row, path)
-    films = _films(index, sheet.text("image_id").to_pylist(), sheet.text("study_id").to_pylist())
-    column = {finding: c for c, finding in enumerate(index.findings)}
-    findings = [column.get(finding, -1) for finding in sheet.text("finding").to_pylist()]
-    placed = [(row, c, level) for rows, c, level in zip(films, findings, found, strict=True) if c >= 0 for row in rows]
-    strangers = sum(not rows or c < 0 for rows, c in zip(films, findings, strict=True))
-    row, c, level = np.array(placed, np.int64).reshape(-1, 3).T
-    return row, c, level.astype(np.int8), strangers
+    films = _films(images, paths, sheet.text("image_id").to_pylist(), sheet.text("study_id").to_pylist())
+    column = {finding: c for c, finding in enumerate(findings)}
+    told = [(names or {}).get(word, word) for word in sheet.text("finding").to_pylist()]
+    of = [column.get(finding, -1) for finding in told]
+    cells = [(row, c, level) for rows, c, level in zip(films, of, found, strict=True) if c >= 0 for row in rows]
+    row, c, level = np.array(cells, np.int64).reshape(-1, 3).T
+    values = np.full((len(images), len(findings)), UNKNOWN, np.int8)
+    np.maximum.at(values, (row, c), level.astype(np.int8))
+    return Placed(values, sum(not rows or c < 0 for rows, c in zip(films, of, strict=True)))
 
 
 def _numbers(words: list[str | None], rows: np.ndarray, path: Path) -> list[int]:
@@ -118,16 +136,18 @@ def _numbers(words: list[str | None], rows: np.ndarray, path: Path) -> list[int]
     return found
 
 
-def _films(index: Index, images: list[str | None], studies: list[str | None]) -> list[list[int]]:
-    """Of every row of the file, the rows of the index that it speaks of."""
-    row_of = {name: row for row, name in enumerate(index.table["image_id"].to_pylist())}
-    named, _ = meant(images, row_of)
+def _films(
+    images: Sequence[str], paths: Sequence[str | None], named: list[str | None], studies: list[str | None]
+) -> list[list[int]]:
+    """Of every row of the file, the places of the images that it speaks of."""
+    row_of = {name: row for row, name in enumerate(images)}
+    found, _ = meant(named, row_of)
     of_study: dict[str, list[int]] = {}
-    if any(image is None and study is not None for image, study in zip(images, studies, strict=True)):
-        for row, path in enumerate(index.table["path"].to_pylist()):
+    if any(image is None and study is not None for image, study in zip(named, studies, strict=True)):
+        for row, path in enumerate(paths):
             for folder in dict.fromkeys((path or "").split("/")[:-1]):
                 of_study.setdefault(folder, []).append(row)
     return [
         ([row_of[name]] if name is not None else []) if image is not None else of_study.get(study or "", [])
-        for image, name, study in zip(images, named, studies, strict=True)
+        for image, name, study in zip(named, found, studies, strict=True)
     ]

@@ -34,11 +34,12 @@ class Table(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One method, with or without intervals and counts: figures by key."""
+    """One method, with or without intervals and counts: figures by key; of all judged pairs, or of one severity."""
 
     name: str
     values: dict[Key, float]
     intervals: dict[Key, tuple[float, float]]
+    severity: str = ""
 
     @classmethod
     def of(cls, name: str, figures: Figures) -> "Row":
@@ -77,23 +78,24 @@ def as_maxboxacc2(row: Row) -> Row:
 
 def summary(what: str, rows: Sequence[Row], protocol: Protocol, notes: Sequence[str] = ()) -> Table:
     """A row a method, a column as the protocol has it, mean over findings (or all pooled, where it is so defined)."""
-    columns, overall = protocol.columns, _overall(rows, protocol)
+    columns, overall = protocol.columns, stands_for(rows, protocol)
     there = [row for row in rows if shows(row, protocol, overall)]
     body = [[row.name, *(cell(row, column, overall) for column in columns)] for row in there]
     without = [row.name for row in rows if not shows(row, protocol, overall)]
     said = [*notes, *([f"Without a figure in this table: {', '.join(without)}."] if without else [])]
     title = f"{what}, {_over(rows, columns[0], overall)}"
-    return Table(title, ["", *(_heading(c, protocol) for c in columns)], body, "\n".join(said), protocol.sentence())
+    return Table(title, ["", *(heading(c, protocol) for c in columns)], body, "\n".join(said), protocol.sentence())
 
 
 def by_finding(rows: Sequence[Row], protocol: Protocol) -> Iterator[Table]:
     """A table a column of the protocol: a row a finding, a column a method."""
     for column in protocol.columns:
-        findings = _findings(_first(rows, column))
+        keys = {key for row in rows for key in row.values if key == _key(column, key.finding)}
+        findings = _findings(sorted(keys, key=_by_name))
         there = [row for row in rows if any(_key(column, f) in row.values for f in findings)]
         body = [[finding, *(cell(row, column, finding) for row in there)] for finding in findings]
         if body:
-            yield Table(f"{_heading(column, protocol)}, by finding", ["finding", *(row.name for row in there)], body)
+            yield Table(f"{heading(column, protocol)}, by finding", ["finding", *(row.name for row in there)], body)
 
 
 def by_size(rows: Sequence[Row], edges: Sequence[float], protocol: Protocol) -> Table:
@@ -112,7 +114,7 @@ def compared(differences: dict[str, Differences], first: str, protocol: Protocol
         keys = [_key(column, "") for column in columns]
         findings = _findings(key for key in by_key if key._replace(finding="") in keys)
         body = [[f, *(_difference(by_key.get(key._replace(finding=f))) for key in keys)] for f in findings]
-        header = ["finding", *(_heading(c, protocol).replace(" (AFP)", "") for c in columns)]
+        header = ["finding", *(heading(c, protocol).replace(" (AFP)", "") for c in columns)]
         if body:
             yield Table(f"Difference: {name} minus {first}", header, body, note)
 
@@ -138,8 +140,8 @@ def cell(row: Row, column: Column, finding: str) -> str:
     """0.444 (1.65), and under it the interval of the first figure: [0.39, 0.49]"""
     keys = [Key(column.measure, finding, column.at, name) for name in column.figures]
     main = _number(row.values.get(keys[0]), column.figures[0])
-    if len(keys) > 1 and keys[1] in row.values:
-        main += f" ({row.values[keys[1]]:.2f})"
+    if len(keys) > 1 and (second := row.values.get(keys[1], math.nan)) == second:
+        main += f" ({second:.2f})"
     low, high = row.intervals.get(keys[0], (math.nan, math.nan))
     return main if math.isnan(low) else f"{main}\n[{low:.3f}, {high:.3f}]"
 
@@ -156,17 +158,20 @@ def markdown(tables: Iterable[Table]) -> str:
     return "\n".join(parts)
 
 
-def lines(rows: Iterable[Row]) -> Iterator[tuple[Any, ...]]:
-    """Every figure as one line, for CSV; empty where there is none."""
-    yield "method", "measure", "finding", "threshold", "figure", "value", "low", "high"
+def lines(rows: Sequence[Row]) -> Iterator[tuple[Any, ...]]:
+    """Every figure as one line, for CSV; empty where there is none. A last column where some are of one severity."""
+    by_severity = any(row.severity for row in rows)
+    header = ("method", "measure", "finding", "threshold", "figure", "value", "low", "high")
+    yield (*header, "severity") if by_severity else header
     for row in rows:
         for key, value in row.values.items():
             numbers = (value, *row.intervals.get(key, (math.nan, math.nan)))
             told = ("" if number != number else number for number in numbers)
-            yield row.name, key.measure, key.finding, key.at, key.name, *told
+            line = (row.name, key.measure, key.finding, key.at, key.name, *told)
+            yield (*line, row.severity) if by_severity else line
 
 
-def csv(rows: Iterable[Row]) -> str:
+def csv(rows: Sequence[Row]) -> str:
     return "".join(",".join(map(_quoted, line)) + "\n" for line in lines(rows))
 
 
@@ -215,7 +220,7 @@ def _findings(keys: Iterable[Key]) -> list[str]:
     return found if len({*found} - {MEAN, POOLED}) > 1 else [f for f in found if f not in (MEAN, POOLED)]
 
 
-def _overall(rows: Sequence[Row], protocol: Protocol) -> str:
+def stands_for(rows: Sequence[Row], protocol: Protocol) -> str:
     """What stands for all findings in a table: the only one, their mean, or all pooled where a column has no mean."""
     only = {finding for column in protocol.columns for finding in _findings(_first(rows, column))}
     if len(only) == 1:
@@ -235,11 +240,15 @@ def _first(rows: Sequence[Row], column: Column) -> list[Key]:
     for row in rows:
         keys = [key for key in row.values if key == _key(column, key.finding)]
         if keys:
-            return sorted(keys, key=lambda key: (key.finding in (MEAN, POOLED), key.finding))
+            return sorted(keys, key=_by_name)
     return []
 
 
-def _heading(column: Column, protocol: Protocol) -> str:
+def _by_name(key: Key) -> tuple[bool, str]:
+    return key.finding in (MEAN, POOLED), key.finding
+
+
+def heading(column: Column, protocol: Protocol) -> str:
     return column.heading.replace("{rule}", protocol.rule)
 
 

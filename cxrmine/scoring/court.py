@@ -15,6 +15,8 @@ from cxrmine.boxes.scan import REGION, Mined, Scan, ahead, open_boxes, read_mine
 from cxrmine.boxes.shards import grouped
 from cxrmine.boxes.table import BOX_ORDER
 from cxrmine.cores import pool
+from cxrmine.errors import CxrError
+from cxrmine.scoring.by_severity import PairSeverities
 from cxrmine.scoring.controls import IN_SAMPLE, at_equal_steps, box_controls, placed_on, random_control
 from cxrmine.scoring.cover import Labels, absent_pairs, build, judged_by, named, on_images, only, people
 from cxrmine.scoring.judged import Confidence, Cover, codes
@@ -23,7 +25,7 @@ from cxrmine.scoring.overall import maxboxacc2_figures
 from cxrmine.scoring.protocols import Protocol
 from cxrmine.scoring.readers import by_reader, reader_against_rest
 from cxrmine.scoring.scores import Prediction, Rules, Scores, score_boxes
-from cxrmine.scoring.truth import Truth
+from cxrmine.scoring.truth import Seen, Truth, seen
 from cxrmine.scoring.tuning import halves, tune
 from cxrmine.tables import ordered
 
@@ -49,6 +51,17 @@ class Method:
         ours = "weights_sha256" in self.scan.meta  # our scores are each pair's own: only P makes them one scale
         by: Confidence = "product" if ours else "score"
         return Prediction(self.name, self.scan.chunks, self.scan.regions, self.mined, fit, by, dataset)
+
+    def seen(self) -> Seen:
+        if self.mined is not None:
+            return seen(self.name, self.mined, None)
+        boxes = pa.concat_tables(list(self.scan.chunks()))
+        if len(boxes) == 0:
+            raise CxrError(
+                f"{self.scan.paths[0]} has no boxes, and no table beside it of the images that were looked at.",
+                "Name boxes, or keep B.images.parquet beside B.parquet.",
+            )
+        return seen(self.name, None, boxes)
 
 
 class Tuned(NamedTuple):
@@ -177,14 +190,22 @@ class Court:
         labels = _absent_elsewhere(pa.concat_arrays(images), pa.concat_arrays(people), truth)
         cover = build(truth, truth, None, labels if self.truth.looked_at is not None else None, self.everybody)
         rules = replace(self.rules, overall=self.overall, protocol=replace(self.rules.protocol, afp_per="finding"))
+        rules = replace(rules, severities=None)  # these images are one reader's each, and no file speaks of them
         return score_boxes(Prediction(READERS, lambda: [table], control=True), truth, cover, rules)
 
 
 def court(
-    rules: Protocol, truth: Truth, methods: Sequence[Method], bounds: Bounds | None, samples: int, seed: int
+    rules: Protocol,
+    truth: Truth,
+    methods: Sequence[Method],
+    bounds: Bounds | None,
+    samples: int,
+    seed: int,
+    severities: PairSeverities | None = None,
 ) -> Court:
     everybody = people(truth.judged, [method.mined for method in methods], truth.labels)
-    return Court(Rules(rules, len(everybody), bounds, samples, seed), truth, methods, everybody)
+    common = Rules(rules, len(everybody), bounds, samples, seed, severities=severities)
+    return Court(common, truth, methods, everybody)
 
 
 def open_methods(predictions: Sequence[Path]) -> list[Method]:

@@ -66,6 +66,25 @@ class Judged:
         """The first box of each pair that has one."""
         return np.flatnonzero(np.diff(self.pair, prepend=-1))
 
+    def only(self, kept: Bools) -> "Judged":
+        """The same with those pairs alone, their truth and their boxes; boxes of other pairs are of nothing then."""
+        there, finding = np.unique(self.pair_finding[kept], return_inverse=True)
+        place, truth, boxes = np.cumsum(kept) - 1, kept[self.truth_pair], kept[self.pair]
+        return Judged(
+            findings=[self.findings[f] for f in there],
+            pair_finding=finding.astype(np.int64),
+            pair_image=self.pair_image[kept],
+            pair_patient=self.pair_patient[kept],
+            truth=self.truth[truth],
+            truth_pair=place[self.truth_pair[truth]],
+            boxes=self.boxes[boxes],
+            pair=place[self.pair[boxes]],
+            rank=self.rank[boxes],
+            score=self.score[boxes],
+            confidence=self.confidence[boxes],
+            row=self.row[boxes],
+        )
+
 
 @dataclass(frozen=True)
 class Absent:

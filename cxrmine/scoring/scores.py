@@ -1,7 +1,7 @@
 """One boxes table against truth: every figure its inputs allow."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,11 @@ from cxrmine.boxes.scan import NOT_MINED, Mined
 from cxrmine.data.images import Fit
 from cxrmine.errors import CxrError
 from cxrmine.scoring import detection
+from cxrmine.scoring.by_severity import BY, PairSeverities
 from cxrmine.scoring.cover import labels_of
 from cxrmine.scoring.figures import MEAN, Figures, Sums, figures, nested
 from cxrmine.scoring.judged import ABSENT, JUDGED, Absent, Collected, Confidence, Cover, Judged, collect, match
-from cxrmine.scoring.localization import THIRDS, Bounds, box_columns, size_edges
+from cxrmine.scoring.localization import THIRDS, Bounds, Columns, box_columns, size_edges
 from cxrmine.scoring.overall import MOST_FOR_RODEO, Sampling, joined, list_figures, rodeo_figures, rsna_columns
 from cxrmine.scoring.pairs import pair_columns
 from cxrmine.scoring.protocols import Protocol
@@ -51,6 +52,7 @@ class Rules:
     seed: int = 0
     share: float = 1.0  # of all pairs, those that are scored: of images that count for all of them, as many
     overall: bool = True  # also what needs all images: AP, FROC, RoDeO, the RSNA score, false boxes per normal image
+    severities: PairSeverities | None = None  # the figures of mild, moderate and severe pairs too
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Scores:
     figures: Figures
     counts: dict[str, Any]
     edges: list[float]  # of small and of middle truth boxes, in square pixels
+    by_severity: Mapping[str, "Scores"] = field(default_factory=dict)  # where it was asked for
 
     def document(self) -> dict[str, Any]:
         """The plain dictionary that goes into the JSON."""
@@ -66,7 +69,9 @@ class Scores:
         tree.setdefault(MEAN, {})
         intervals = {key: None if low != low else [low, high] for key, (low, high) in self.figures.intervals.items()}
         size = {"unit": "square pixels", "up_to": dict(zip(THIRDS, self.edges, strict=False))}
-        return {"counts": self.counts, **tree, "size_thirds": size, "intervals": nested(intervals)}
+        parts = {name: part.document() for name, part in self.by_severity.items()}
+        by = {"by": {BY: parts}} if parts else {}
+        return {"counts": self.counts, **tree, "size_thirds": size, "intervals": nested(intervals), **by}
 
 
 def score_boxes(prediction: Prediction, truth: pa.Table, cover: Cover, rules: Rules) -> Scores:
@@ -75,7 +80,7 @@ def score_boxes(prediction: Prediction, truth: pa.Table, cover: Cover, rules: Ru
     judged = collected.judged
     counts = _counts(collected, truth, cover, prediction)
     matches = match(judged)
-    by_patient = _by_patient(judged, collected.absent, cover, rules, prediction.mined)
+    by_patient = _images(judged, cover, rules, prediction.mined) | _normal(judged, collected.absent, cover, rules)
     images = _afp_images(judged, by_patient)
     columns = box_columns(judged, matches, rules.protocol, images, rules.bounds)
     columns |= pair_columns(
@@ -83,6 +88,8 @@ def score_boxes(prediction: Prediction, truth: pa.Table, cover: Cover, rules: Ru
     )
     if ("images", "") not in by_patient:
         columns["images", ""] = columns["one", ""]
+    edges = size_edges(judged).tolist()
+    by_severity = _by_severity(judged, columns, cover, rules, prediction.mined, edges)
     absent, sampling = collected.absent, Sampling(rules.people, rules.samples, rules.seed)
     parts = []
     if rules.overall:
@@ -92,7 +99,29 @@ def score_boxes(prediction: Prediction, truth: pa.Table, cover: Cover, rules: Ru
         if rules.protocol.name == "rodeo" or collected.boxes <= MOST_FOR_RODEO:
             parts.append(rodeo_figures(judged, absent, cover))
     made = figures(Sums(judged, columns, by_patient, rules.people), rules.samples, rules.seed)
-    return Scores(joined([made, *parts]), counts, size_edges(judged).tolist())
+    return Scores(joined([made, *parts]), counts, edges, by_severity)
+
+
+def _by_severity(
+    judged: Judged, columns: Columns, cover: Cover, rules: Rules, mined: Mined | None, edges: list[float]
+) -> dict[str, Scores]:
+    """What sums up over judged pairs, of those of each severity. A box's part in it is the one it has in the whole."""
+    if rules.severities is None:
+        return {}
+    groups = {}
+    for word, kept in rules.severities.of(judged, cover).items():
+        part = judged.only(kept)
+        summed = Sums(part, {n: c[kept] for n, c in columns.items()}, _images(part, cover, rules, mined), rules.people)
+        counts = {
+            "findings": len(part.findings),
+            "truth_boxes": len(part.truth),
+            "judged_pairs": len(part.pair_finding),
+            "judged_images": len(np.unique(part.pair_image)),
+            "judged_pairs_without_box": len(part.pair_finding) - len(part.first),
+            "judged": len(part.pair),
+        }
+        groups[word] = Scores(figures(summed, rules.samples, rules.seed), counts, edges)
+    return groups
 
 
 def _regions(prediction: Prediction, judged: Judged) -> pa.Table | None:
@@ -105,29 +134,34 @@ def _regions(prediction: Prediction, judged: Judged) -> pa.Table | None:
     return prediction.regions(judged.row[ascending]).take(pa.array(back))
 
 
-def _by_patient(judged: Judged, absent: Absent, cover: Cover, rules: Rules, mined: Mined | None) -> ByPatient:
-    """Sums over images that have no judged pair, or that are the same for every finding: patients×F each."""
-    sums: ByPatient = {}
-    findings = len(cover.findings)
-
-    def everywhere(patients: Ints) -> Floats32:
-        counted = np.bincount(patients, minlength=rules.people).astype(np.float32)
-        return np.repeat(counted[:, None], findings, axis=1)
-
+def _images(judged: Judged, cover: Cover, rules: Rules, mined: Mined | None) -> ByPatient:
+    """AFP's images where they are the same for every finding, by patient: patients×F."""
     if rules.protocol.afp_per == "all":
         if mined is None:
             raise CxrError(
                 "AFP per all images needs the table of mined images, which these boxes have not beside them.",
                 "Keep B.images.parquet beside B.parquet, or say --afp-per finding.",
             )
-        sums["images", ""] = everywhere(cover.patient[mined.readable]) * np.float32(rules.share)
+        counted = _everywhere(cover.patient[mined.readable], judged, rules) * np.float32(rules.share)
     elif rules.protocol.afp_per == "rows":
-        sums["images", ""] = everywhere(judged.pair_patient[judged.truth_pair])
-    if rules.overall and cover.normal.any():
-        sums["normal images", ""] = everywhere(cover.patient[cover.normal]) * np.float32(rules.share)
-        on_normal = detection.false_boxes(absent, cover) * cover.normal[:, None]
-        sums["normal boxes", ""] = detection.by_patient(on_normal, cover, rules.people)
-    return sums
+        counted = _everywhere(judged.pair_patient[judged.truth_pair], judged, rules)
+    else:
+        return {}
+    return {("images", ""): counted}
+
+
+def _normal(judged: Judged, absent: Absent, cover: Cover, rules: Rules) -> ByPatient:
+    """Normal images, which have no judged pair, and the boxes on them: patients×F each."""
+    if not rules.overall or not cover.normal.any():
+        return {}
+    on_normal = detection.false_boxes(absent, cover) * cover.normal[:, None]
+    images = _everywhere(cover.patient[cover.normal], judged, rules) * np.float32(rules.share)
+    return {("normal images", ""): images, ("normal boxes", ""): detection.by_patient(on_normal, cover, rules.people)}
+
+
+def _everywhere(patients: Ints, judged: Judged, rules: Rules) -> Floats32:
+    counted = np.bincount(patients, minlength=rules.people).astype(np.float32)
+    return np.repeat(counted[:, None], len(judged.findings), axis=1)
 
 
 def _afp_images(judged: Judged, by_patient: ByPatient) -> Ints:

@@ -57,6 +57,7 @@ class Truth(NamedTuple):
     looked_at: pa.Table | None  # … and who looked at which image
     readers: How  # how these boxes became one truth
     notes: tuple[str, ...]
+    index: Index | None  # the dataset, where the truth is one
 
 
 class Seen(NamedTuple):
@@ -101,7 +102,7 @@ def read(asked: Asked, predictions: Sequence[Seen] = ()) -> Truth:
     images = None if index is None else index.table["image_id"].combine_chunks()
     fingerprint = "" if index is None else index.fingerprint
     labels = _labels(index, looked_at, everything, judged)
-    told = (len(chosen) - len(judged), fingerprint, labels, own, looked_at, asked.readers, notes)
+    told = (len(chosen) - len(judged), fingerprint, labels, own, looked_at, asked.readers, notes, index)
     return Truth(everything, judged, images, *told)
 
 

@@ -11,20 +11,23 @@ import pyarrow.compute as pc
 from cxrmine.boxes.shards import grouped
 from cxrmine.data.datasets import open_dataset
 from cxrmine.errors import CxrError, UsageError
+from cxrmine.report import by_severity
 from cxrmine.report import notes as remarks
 from cxrmine.report import scores as report
 from cxrmine.report.beside import beside, references
 from cxrmine.scoring import areas, leakage, roc
 from cxrmine.scoring.bounds import read_bounds, unbounded
+from cxrmine.scoring.by_severity import BY, areas_by_severity, of_truth
 from cxrmine.scoring.comparison import Differences
 from cxrmine.scoring.controls import IN_SAMPLE, judged_pairs
 from cxrmine.scoring.court import Court, Method, court, open_methods
 from cxrmine.scoring.figures import MEAN, nested
 from cxrmine.scoring.from_maps import open_maps
 from cxrmine.scoring.probabilities import is_probabilities, read_probabilities
-from cxrmine.scoring.protocols import AUC, Protocol, known_word, protocol
+from cxrmine.scoring.protocols import AUC, OVERALL, Protocol, known_word, protocol
 from cxrmine.scoring.readers import How
-from cxrmine.scoring.truth import Asked, Seen, Truth, read, refuse_misspelt, refuse_strangers, seen
+from cxrmine.scoring.scores import Scores
+from cxrmine.scoring.truth import Asked, Seen, Truth, read, refuse_misspelt, refuse_strangers
 
 OF_BOXES = (  # what says nothing where probabilities are scored: the areas have DeLong's intervals
     *("protocol", "afp_per", "order", "bounds", "columns", "names", "readers", "by_reader", "skip_faulty"),
@@ -57,6 +60,8 @@ class Score:
     run_patients: Path | None = None  # a run's patients.parquet: who it has seen
     strict: bool = False  # a leak is an error
     roc: bool = False  # of probabilities: their ROC curves too
+    by: str = ""  # severity: the same figures of mild, moderate and severe findings
+    severity: Path | None = None  # the file that says how severe they are; None: the one beside the truth
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,10 @@ class ScoreResult:
     by_reader: list[report.Row] = field(default_factory=list)
     edges: list[float] = field(default_factory=list)
     curves: list[roc.Curve] = field(default_factory=list)
+    parts: list[by_severity.Part] = field(default_factory=list)  # of each severity, of what the tables show
 
     def tables(self) -> dict[str, report.Table]:
-        """By kind and number: summary, differences:N, readers, findings:N, sizes."""
+        """By kind and number: summary, differences:N, readers, severity, severity_findings:N, findings:N, sizes."""
         boxes = self.document["kind"] == "boxes"
         what = "Boxes against truth" if boxes else "Probabilities against labels"
         tables = {"summary": report.summary(what, self.rows, self.protocol, self.notes)}
@@ -83,21 +89,27 @@ class ScoreResult:
         tables |= {f"differences:{n}": table for n, table in enumerate(compared)}
         if self.by_reader:
             tables["readers"] = report.summary("Boxes against each reader's alone", self.by_reader, self.protocol)
+        if self.parts:
+            tables |= by_severity.tables(self.parts, self.rows, self.protocol, self.document["severity"])
         tables |= {f"findings:{n}": table for n, table in enumerate(report.by_finding(self.rows, self.protocol))}
         return tables | ({"sizes": report.by_size(self.rows, self.edges, self.protocol)} if self.edges else {})
 
     def csv(self) -> str:
-        return report.csv([*self.hidden, *self.rows])
+        return report.csv([*self.hidden, *self.rows, *(part.row for part in self.parts)])
 
 
 def run(config: Score) -> ScoreResult:
+    if config.by:
+        known_word("way of splitting figures", config.by, {BY: BY})
+    elif config.severity is not None:
+        raise UsageError("--severity says what --by severity splits by.", "Add --by severity, or leave it out.")
     if _has_probabilities(config):
         return _of_probabilities(config)
     rules = protocol(config.protocol, config.afp_per, config.order)
     _refuse_useless(config, rules)
     bounds, printed = read_bounds(config.bounds), references(config.against, rules)
     methods = _told_apart(open_methods(config.predictions)) if config.predictions else []
-    looked = [*map(_seen, methods), *_seen_on_maps(config, methods)]
+    looked = [*(method.seen() for method in methods), *_seen_on_maps(config, methods)]
     truth = _truth(config, methods, looked)
     notes = [*remarks.of_origin(truth, methods, looked), *truth.notes]
     findings = pc.unique(truth.judged["finding"].cast(pa.string())).to_pylist()
@@ -107,7 +119,8 @@ def run(config: Score) -> ScoreResult:
         rules = replace(rules, departs=f"{rules.departs} {remarks.of_bounds(config.bounds, free, rules)}".strip())
     not_known = leakage.not_known(config.run_patients, [(m.name, m.scan.meta) for m in methods])
     leak = _leak(config, truth.judged, not_known)
-    judge = court(rules, truth, methods, bounds, config.samples, config.seed)
+    of_pairs = of_truth(truth, config.truth, config.severity, config.names) if config.by else None
+    judge = court(rules, truth, methods, bounds, config.samples, config.seed, of_pairs)
     controls, origins, predicted = judge.judge(config.controls)
     compared = report.differing(predicted)
     document = report.document(rules, predicted, controls, compared, leak, (config.samples, config.seed))
@@ -120,15 +133,22 @@ def run(config: Score) -> ScoreResult:
     if truth.not_mined:
         notes.append(f"{truth.not_mined:,} truth boxes lie on images that were not mined: not judged.")
     unshown = {IN_SAMPLE, *remarks.without_box(controls)}
-    rows = report.rows_of((name, s.figures) for name, s in (controls | predicted).items() if name not in unshown)
-    rows = [report.as_maxboxacc2(row) for row in rows] if rules.name == "maxboxacc2" else rows
-    rows += _from_maps(config, rules, judge, document, notes)
+    shown = {name: scores for name, scores in (controls | predicted).items() if name not in unshown}
+    rows, parts = report.rows_of((name, s.figures) for name, s in shown.items()), by_severity.of_boxes(shown)
+    if rules.name == "maxboxacc2":
+        rows = [report.as_maxboxacc2(row) for row in rows]
+        parts = [part._replace(row=report.as_maxboxacc2(part.row)) for part in parts]
+    from_maps = _from_maps(config, rules, judge, document, notes)
+    rows += report.rows_of((name, s.figures) for name, s in from_maps.items())
+    parts += by_severity.of_boxes(from_maps)
     notes = [*remarks.of_intervals(rows, rules, config.samples, len(methods)), *notes]
     notes = document["notes"] = remarks.ordered([*notes, *remarks.of_references(printed, theirs)])
     hidden = report.rows_of((n, s.figures) for n, s in controls.items() if n == IN_SAMPLE)
     edges = next((scores.edges for scores in (predicted | controls).values()), [])
     of = (hidden, compared, _by_reader(config, judge, document), edges)
-    return ScoreResult(rules, rows + theirs, document, notes, *of)
+    if of_pairs is not None:
+        document["severity"] = of_pairs.told
+    return ScoreResult(rules, rows + theirs, document, notes, *of, parts=parts)
 
 
 def _of_probabilities(config: Score) -> ScoreResult:
@@ -142,8 +162,13 @@ def _of_probabilities(config: Score) -> ScoreResult:
     methods = [(name, read_probabilities(paths, index.findings)) for name, paths in zip(names, groups, strict=True)]
     splits = ",".join(config.splits) or None
     document = areas.document(methods, index, splits, config.findings or None)
+    judged = areas.judged_images(methods, index, splits)
+    if config.by:
+        document["severity"], split = areas_by_severity(methods, index, judged, [*document["auc"]], config.severity)
+        for name, of_method in {document["method"]: document, **document["others"]}.items():
+            of_method["by"] = {BY: split[name]}
     not_known = leakage.not_known(config.run_patients, [(name, p.meta) for name, p in methods])
-    leak = _leak(config, areas.judged_images(methods, index, splits).table, not_known)
+    leak = _leak(config, judged.table, not_known)
     strange = [n for n, p in methods if p.meta.get("dataset", index.fingerprint) != index.fingerprint]
     notes = [f"CAREFUL: the probabilities of {', '.join(strange)} are of another dataset."] if strange else []
     notes += [f"{name}: {areas.told(of['counts'])}." for name, of in areas.by_method(document).items()]
@@ -156,7 +181,8 @@ def _of_probabilities(config: Score) -> ScoreResult:
     notes = remarks.ordered([*notes, *remarks.of_references(printed, theirs)])
     document |= {"leakage": leak, "against": report.published(printed, theirs)}
     of = (document | {"notes": notes}, notes)
-    return ScoreResult(AUC, rows, *of, compared=areas.differing(document), curves=curves)
+    parts = by_severity.of_areas(document)
+    return ScoreResult(AUC, rows, *of, compared=areas.differing(document), curves=curves, parts=parts)
 
 
 def _has_probabilities(config: Score) -> bool:
@@ -194,6 +220,11 @@ def _refuse_useless(config: Score, rules: Protocol) -> None:
         )
     if config.by_reader and not config.predictions:
         raise UsageError("--by-reader judges boxes, and none are named.", "Name boxes, or leave it out.")
+    if config.by and all(column.measure in OVERALL for column in rules.columns):
+        raise UsageError(
+            f"Protocol {rules.name} shows measures of all images, and --by splits those of judged pairs.",
+            "Choose another with --protocol: cai2018, ham2021, agcl2018.",
+        )
 
 
 def _truth(config: Score, methods: Sequence[Method], looked: Sequence[Seen]) -> Truth:
@@ -219,18 +250,6 @@ def _told_apart(methods: Sequence[Method]) -> list[Method]:
     ]
 
 
-def _seen(method: Method) -> Seen:
-    if method.mined is not None:
-        return seen(method.name, method.mined, None)
-    boxes = pa.concat_tables(list(method.scan.chunks()))
-    if len(boxes) == 0:
-        raise CxrError(
-            f"{method.scan.paths[0]} has no boxes, and no table beside it of the images that were looked at.",
-            "Name boxes, or keep B.images.parquet beside B.parquet.",
-        )
-    return seen(method.name, None, boxes)
-
-
 def _seen_on_maps(config: Score, methods: Sequence[Method]) -> list[Seen]:
     """The images of the maps, where no boxes tell which were mined."""
     if config.maps is None or methods:
@@ -247,16 +266,16 @@ def _leak(config: Score, judged: pa.Table, not_known: list[str]) -> dict[str, in
 
 def _from_maps(
     config: Score, rules: Protocol, judge: Court, document: dict[str, Any], notes: list[str]
-) -> list[report.Row]:
-    """Rows of what was made from a folder of maps, and what is said of them."""
+) -> dict[str, Scores]:
+    """Scores of what was made from a folder of maps, and what is said of them."""
     if config.maps is None:
-        return []
-    rows = []
+        return {}
+    shown = {}
     best = judge.all_cuts(config.maps)
     document["maxboxacc2"] = best.document()["maxboxacc2"]
     document.setdefault(MEAN, {})["maxboxacc2"] = best.document()[MEAN]["maxboxacc2"]
     if rules.name == "maxboxacc2":
-        rows.append(report.Row.of("maps, best of all cuts", best.figures))
+        shown["maps, best of all cuts"] = best
     else:
         notes += remarks.of_maps(best)
     if config.tune:
@@ -267,11 +286,10 @@ def _from_maps(
         gap = {key: by for key, by in gap.items() if by == by}
         document["tuning"] = {"choice": config.tune, **told, "gap": nested(gap).get(MEAN, {})}
         name = f"{config.tune} cuts"
-        halves = {f"{name}, half of the patients": tuned.scores[name]}
-        halves |= {own: scores for own, scores in tuned.scores.items() if own not in tuned.told}
-        rows += report.rows_of((name, scores.figures) for name, scores in halves.items())
+        shown[f"{name}, half of the patients"] = tuned.scores[name]
+        shown |= {own: scores for own, scores in tuned.scores.items() if own not in tuned.told}
         notes += remarks.of_tuning(config.tune, tuned.told[name], gap)
-    return rows
+    return shown
 
 
 def _by_reader(config: Score, judge: Court, document: dict[str, Any]) -> list[report.Row]:

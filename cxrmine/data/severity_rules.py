@@ -1,0 +1,312 @@
+"""The rules by which a sentence is read: what is said of a finding, and which word of severity is its own.
+
+After NegEx (Chapman et al. 2001, "A simple algorithm for identifying negated findings and diseases in discharge
+summaries"): a cue acts on what follows it, or on what is before it, as far as its scope goes. All functions work on
+one sentence in lower case, and on spans of it.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from cxrmine.data.lexicon import Lexicon
+
+FORWARD = ("denied_before", "gone_before", "possible_before")
+BACKWARD = ("denied_after", "gone_after", "possible_after")
+MARKS = re.compile(r"[;:]")
+LIST_GOES_ON = re.compile(r"\b(?:or|nor|versus|vs)\b|/")
+BREAK = re.compile(r",|\band\b|\(")
+OR = re.compile(r"\b(?:and/or|or|versus|vs)\b\.?|/")
+WORD = re.compile(r"[\w']+")
+FARTHEST = 8  # words from a word of severity to its finding
+FARTHEST_OR = 6  # words from `or` to what it parts
+RANGE = re.compile(r"[\s-]*(?:(?:to|or|and)\b|/|,|-)?[\s-]*")
+SIDE = r"(?:left|right|upper|middle|mid|lower|central|peripheral|medial|lateral|apical|basilar|basal|bibasilar|hilar|perihilar|anterior|posterior)"
+SIDES = re.compile(rf"\b{SIDE}(?:[\s-]\w+)? and {SIDE}\b")
+PLACE = r"(?:(?:in|on|at|within|of|along|involving) (?:[\w-]+ ){0,5}?[\w-]+)"
+LINK = re.compile(
+    rf"\s*(?:{PLACE}\s*)?(?:,|\(|-|:)?\s*(?:and\s+)?(?:(?:which|that)\s+)?"
+    r"(?:(?:is|are|remains?|appears? to be|appears?|seems?)\s*)?"
+    r"(?:(?:has|have|had)?\s*(?:slightly\s+)?(?:increased|decreased|changed|enlarged|improved|progressed)\s*(?:in size\s*)?,?\s*"
+    rf"(?:(?:from (?:{'|'.join(('tiny', 'small', 'mild', 'moderate', 'large', 'severe', 'trace', 'minimal'))}) )?to\s+)?)?"
+    r"(?:(?:now|currently|still|again|at least|only|relatively|quite|very|also|probably|likely|noted|seen|x{3,})\s*,?\s*)*"
+    r"(?:(?:on|in|at) the (?:right|left)\s*,?\s*)?"
+)
+TAIL = re.compile(
+    r"\s*(?:in (?:size|degree|volume|severity|amount|extent)|sized?|degree)?\s*(?:$|[.,;:)]|(?:and|but|than|though|with|has|have"
+    r"|had|is|are|unchanged|bilaterally|on|at|overall)\b|in the\b|"
+    r"(?:on the )?(?:right|left|bilateral|size)(?=\s*(?:$|[.,;)])))"
+)
+SAME = re.compile(r"\s*,?\s*(?:most\s+)?(?:consistent|compatible)\s+with\s+(?:[\w-]+\s+){0,3}")
+BEFORE_NOW = re.compile(r"\b(?:previously|formerly|was|were|not|from|more|less|no longer)(?: an?)?[\s-]*$")
+
+
+class Span(NamedTuple):
+    start: int
+    end: int
+
+
+class Found(NamedTuple):
+    """A finding's words in a sentence. `whole`: it begins with its own subject (the heart is enlarged), so that cues
+    before it are about something else."""
+
+    finding: str
+    span: Span
+    kind: str  # present, possible or denied, by its own words
+    whole: bool
+
+
+class Cue(NamedTuple):
+    kind: str
+    span: Span
+
+
+class Degree(NamedTuple):
+    """Words of severity: mild to moderate is one, of the higher group."""
+
+    level: int
+    span: Span
+
+
+def findings(text: str, lexicon: Lexicon) -> list[Found]:
+    """By place; of one finding, of those that overlap the longest. What is inside something else is not there."""
+    found: list[Found] = []
+    for finding, words in lexicon.findings.items():
+        hidden = [Span(*m.span()) for m in words.no.finditer(text)]
+        own: list[Found] = []
+        for kind, pattern in (("present", words.words), ("possible", words.possible), ("denied", words.absent)):
+            own += [Found(finding, Span(*m.span()), kind, _has_verb(m[0])) for m in pattern.finditer(text)]
+        own.sort(key=lambda one: one.span.start - one.span.end)
+        kept: list[Found] = []
+        for one in own:
+            if not any(_inside(one.span, other) for other in hidden):
+                if not any(_overlap(one.span, other.span) for other in kept):
+                    kept.append(one)
+        found += kept
+    return sorted(found, key=lambda one: (one.span, one.finding))
+
+
+def _has_verb(words: str) -> bool:
+    return re.match(r"(?:heart|cardiac)\b.*\b(?:enlarged|increased|large|borderline|normal|unremarkable|limits)", words, re.DOTALL) is not None
+
+
+def cues(text: str, lexicon: Lexicon) -> list[Cue]:
+    """All that are not inside a longer one, nor in something that is none: no longer is one cue, no change none."""
+    none = [Span(*m.span()) for m in lexicon.cues["no_cue"].finditer(text)]
+    not_ends = [Span(*m.span()) for m in lexicon.cues["no_end"].finditer(text)]
+    found = [
+        Cue(kind, Span(*m.span()))
+        for kind in (*FORWARD, *BACKWARD, "ends")
+        for m in lexicon.cues[kind].finditer(text)
+    ]
+    found = [
+        cue
+        for cue in found
+        if not any(_overlap(cue.span, other) for other in (not_ends if cue.kind == "ends" else none))
+    ]
+    acting = [cue.span for cue in found if cue.kind != "ends"]
+    return [cue for cue in found if not any(_inside(cue.span, other) and cue.span != other for other in acting)]
+
+
+# --- what is said of a finding
+
+
+def status(text: str, one: Found, all_found: Sequence[Found], found_cues: Sequence[Cue], lexicon: Lexicon) -> str:
+    """present, possible, denied or gone. A denial counts more than a doubt, and a cue more than `or`."""
+    if one.kind == "denied":
+        return "denied"
+    acting = {cue.kind.partition("_")[0] for cue in found_cues if cue.kind != "ends" and _acts(text, cue, one, all_found, found_cues, lexicon)}
+    for kind in ("denied", "gone", "possible"):
+        if kind in acting and not (kind == "denied" and "possible" in acting and _in_doubt(text, one, found_cues)):
+            return kind
+    return "possible" if one.kind == "possible" or parted(text, one.span, all_found, lexicon) else "present"
+
+
+def _in_doubt(text: str, one: Found, found_cues: Sequence[Cue]) -> bool:
+    """A denial that is itself in doubt would be none; of these only `may not be` is known, and it stays a denial."""
+    return False
+
+
+def _acts(text: str, cue: Cue, one: Found, all_found: Sequence[Found], found_cues: Sequence[Cue], lexicon: Lexicon) -> bool:
+    if _inside(cue.span, one.span):
+        return cue.kind in FORWARD
+    ends = [other.span for other in found_cues if other.kind == "ends"]
+    if cue.kind in FORWARD:
+        if one.whole or cue.span.end > one.span.start:
+            return False
+        between = Span(cue.span.end, one.span.start)
+        return not _closed(text, between, ends) and not _begins_anew(text, cue, between, lexicon)
+    if cue.kind in BACKWARD:
+        if cue.span.start < one.span.end:
+            return False
+        between = Span(one.span.end, cue.span.start)
+        return not _closed(text, between, ends) and not _left_behind(text, between, all_found, lexicon)
+    return False
+
+
+def _closed(text: str, between: Span, ends: Sequence[Span]) -> bool:
+    """Whether a clause ends in between."""
+    return MARKS.search(text, *between) is not None or any(_inside(end, between) for end in ends)
+
+
+def _begins_anew(text: str, cue: Cue, between: Span, lexicon: Lexicon) -> bool:
+    """Whether a comma or `and` after a cue begins something that is said anew: No pneumothorax, small effusion."""
+    for mark in BREAK.finditer(text, *between):
+        rest = text[mark.end() :]
+        goes_on = LIST_GOES_ON.search(rest) is not None and mark[0] != "and"
+        if lexicon.cues["verbs"].search(text, cue.span.end, mark.start()) and not goes_on:
+            return True
+        listed = "includ" in text[cue.span.start : mark.start()]
+        if cue.kind in ("possible_before", "gone_before") and mark[0] == "," and not goes_on and not listed:
+            return True
+        words = rest.lstrip()
+        if mark[0] == ",":
+            words = re.sub(r"^(?:and|or|nor)\s+", "", words)
+        anew = lexicon.cues["starts"].match(words) or any(p.match(words) for p in lexicon.severity)
+        if anew and not goes_on:
+            return True
+    return False
+
+
+def _left_behind(text: str, between: Span, all_found: Sequence[Found], lexicon: Lexicon) -> bool:
+    """Whether a cue after a finding is about something else, that comes between: Effusion, pneumonia is not seen."""
+    if re.search(r"\b(?:is|are|was|were|has|have)\b", text[between.start : between.end]):
+        return True
+    said = text[between.start : between.end]
+    comma = said.rfind(",")
+    if comma < 0 or not said[comma + 1 :].strip():
+        return False
+    tail = said[comma + 1 :]
+    return not re.match(r"\s*(?:and|or|nor)\b", tail) and (
+        any(_inside(other.span, between) for other in all_found) or lexicon.nouns["others"].search(tail) is not None
+    )
+
+
+def parted(text: str, span: Span, all_found: Sequence[Found], lexicon: Lexicon) -> bool:
+    """Whether the finding is one of those that `or` parts: atelectasis or scarring, infiltrate/edema, A versus B."""
+    things = sorted({*(one.span for one in all_found), *(Span(*m.span()) for m in lexicon.nouns["others"].finditer(text))})
+    for mark in OR.finditer(text):
+        before = [thing for thing in things if thing.end <= mark.start()]
+        after = [thing for thing in things if thing.start >= mark.end()]
+        if not before or not after or any(thing.start < mark.end() and mark.start() < thing.end for thing in things):
+            continue
+        left, right = max(before, key=lambda thing: thing.end), after[0]
+        if not _near(text, left.end, mark.start()) or not _near(text, mark.end(), right.start):
+            continue
+        if _overlap(right, span) or span in _listed(text, left, before):
+            return True
+    return False
+
+
+def _listed(text: str, last: Span, before: Sequence[Span]) -> list[Span]:
+    """The things of a list that ends with `last`, parted by commas."""
+    chain = [last]
+    for thing in reversed(before):
+        if _overlap(thing, chain[-1]):
+            chain.append(thing)
+        elif thing.end <= chain[-1].start:
+            said = text[thing.end : chain[-1].start]
+            if "," not in said or not _near(text, thing.end, chain[-1].start):
+                break
+            chain.append(thing)
+    return chain
+
+
+def _near(text: str, start: int, end: int) -> bool:
+    said = text[start:end]
+    return len(WORD.findall(said)) <= FARTHEST_OR and not re.search(
+        r"\b(?:with|without|and|but|is|are|was|were|which|that|there)\b|[;:]", said
+    )
+
+
+# --- which word of severity is whose
+
+
+def degrees(text: str, lexicon: Lexicon) -> list[Degree]:
+    single = sorted(
+        Degree(level, Span(*m.span()))
+        for level, pattern in enumerate(lexicon.severity, start=1)
+        for m in pattern.finditer(text)
+    )
+    single.sort(key=lambda one: (one.span.start, -one.span.end))
+    joined: list[Degree] = []
+    for one in single:
+        if joined and one.span.start < joined[-1].span.end:
+            continue
+        if joined and RANGE.fullmatch(text, joined[-1].span.end, one.span.start):
+            last = joined.pop()
+            if re.search(r"\bfrom\s+$", text[: last.span.start]):  # large to small: what it is now
+                joined.append(one)
+            else:
+                joined.append(Degree(max(last.level, one.level), Span(last.span.start, one.span.end)))
+        else:
+            joined.append(one)
+    return [one for one in joined if not BEFORE_NOW.search(text[: one.span.start])]
+
+
+def owners(text: str, found: Sequence[Found], lexicon: Lexicon) -> Iterator[tuple[Degree, list[int]]]:
+    """Each word of severity that belongs to a finding, and the findings' places in `found`: inside its words, behind
+    it (effusion, small, …), or else before it."""
+    others = [Span(*m.span()) for m in lexicon.nouns["others"].finditer(text)]
+    for degree in degrees(text, lexicon):
+        span = degree.span
+        around = [i for i, one in enumerate(found) if _inside(span, one.span)]
+        if around:
+            inner = [i for i in around if found[i].span.start < span.start and span.end < found[i].span.end]
+            if inner:
+                yield degree, inner
+            continue
+        behind = [i for i, one in enumerate(found) if one.span.end <= span.start]
+        if behind and TAIL.match(text, span.end):
+            end = max(found[i].span.end for i in behind)
+            if LINK.fullmatch(text, end, span.start) and not any(_inside(o, Span(end, span.start)) for o in others):
+                yield degree, [i for i in behind if found[i].span.end == end]
+                continue
+        ahead = [i for i, one in enumerate(found) if one.span.start >= span.end]
+        if ahead:
+            start = min(found[i].span.start for i in ahead)
+            if _modifies(text, span, start, others, lexicon):
+                yield degree, [i for i in ahead if found[i].span.start == start]
+
+
+def alike(text: str, found: Sequence[Found]) -> Iterator[tuple[int, int]]:
+    """Places of two findings of which the first is what the second is consistent with: it is as severe."""
+    for second, one in enumerate(found):
+        for first, other in enumerate(found[:second]):
+            if SAME.fullmatch(text, other.span.end, one.span.start):
+                yield second, first
+
+
+def _modifies(text: str, span: Span, start: int, others: Sequence[Span], lexicon: Lexicon) -> bool:
+    """Whether a word of severity belongs to the finding that begins at `start`."""
+    between = Span(span.end, start)
+    said = text[between.start : between.end]
+    if re.search(r"ly$", text[span.start : span.end]) and WORD.search(re.sub(r"^[\s-]*sized?\b", "", said)):
+        return False
+    if len(WORD.findall(said)) > FARTHEST or re.search(r"[;:.()]", said) or any(_inside(o, between) for o in others if not _is_removed(text, o)):
+        return False
+    said = SIDES.sub("", said)
+    if lexicon.nouns["apart"].search(said):
+        return False
+    marks = [m for m in re.finditer(r",|\b(?:and|or)\b|/", said)]
+    return all(_joins(said, m, lexicon) for m in marks)
+
+
+def _is_removed(text: str, span: Span) -> bool:
+    return text[span.start : span.end].strip("x_") == ""
+
+
+def _joins(said: str, mark: re.Match[str], lexicon: Lexicon) -> bool:
+    """Whether a comma parts adjectives (mild, stable) or `and` two sides (small left and moderate right)."""
+    rest = said[mark.end() :].lstrip()
+    if any(pattern.match(rest) for pattern in lexicon.severity):
+        return True
+    return mark[0] == "," and not said[: mark.start()].strip()
+
+
+def _inside(inner: Span, outer: Span) -> bool:
+    return outer.start <= inner.start and inner.end <= outer.end
+
+
+def _overlap(one: Span, other: Span) -> bool:
+    return one.start < other.end and other.start < one.end

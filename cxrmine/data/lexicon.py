@@ -130,12 +130,8 @@ def _compiled(values: Values, where: str) -> Lexicon:
     def one(patterns: Iterable[str], key: str) -> re.Pattern[str]:
         return _pattern(patterns, stops, f"{where}: {key}")
 
-    lists = {
-        name: {key: own.get(key, []) for key in OF_A_FINDING} for name, own in sorted(values["findings"].items())
-    }
-    findings = {
-        name: Words(*(one(of[key], f"{key} of {name}") for key in OF_A_FINDING)) for name, of in lists.items()
-    }
+    lists = {name: {key: own.get(key, []) for key in OF_A_FINDING} for name, own in sorted(values["findings"].items())}
+    findings = {name: Words(*(one(of[key], f"{key} of {name}") for key in OF_A_FINDING)) for name, of in lists.items()}
     said = [p for of in lists.values() for key in ("words", "possible", "absent") for p in of[key]]
     return Lexicon(
         findings,

@@ -22,7 +22,7 @@ FARTHEST = 8  # words from a word of severity to its finding
 FARTHEST_OR = 6  # words from `or` to what it parts
 RANGE = re.compile(r"[\s-]*(?:(?:to|or|and)\b|/|,|-)?[\s-]*")
 SIDE = r"(?:left|right|upper|middle|mid|lower|central|peripheral|medial|lateral|apical|basilar|basal|bibasilar|hilar|perihilar|anterior|posterior)"
-SIDES = re.compile(rf"\b{SIDE}(?:[\s-]\w+)? and {SIDE}\b")
+SIDES = re.compile(rf"\b{SIDE}(?:[\s-]\w+)? and (?:x{{3,}}\s)?{SIDE}\b|\bbut \w+\b")
 PLACE = r"(?:(?:in|on|at|within|of|along|involving) (?:[\w-]+ ){0,5}?[\w-]+)"
 LINK = re.compile(
     rf"\s*(?:{PLACE}\s*)?(?:,|\(|-|:)?\s*(?:and\s+)?(?:(?:which|that)\s+)?"
@@ -30,7 +30,7 @@ LINK = re.compile(
     r"(?:(?:has|have|had)?\s*(?:slightly\s+)?(?:increased|decreased|changed|enlarged|improved|progressed)\s*(?:in size\s*)?,?\s*"
     rf"(?:(?:from (?:{'|'.join(('tiny', 'small', 'mild', 'moderate', 'large', 'severe', 'trace', 'minimal'))}) )?to\s+)?)?"
     r"(?:(?:now|currently|still|again|at least|only|relatively|quite|very|also|probably|likely|noted|seen|x{3,})\s*,?\s*)*"
-    r"(?:(?:on|in|at) the (?:right|left)\s*,?\s*)?"
+    r"(?:(?:(?:on|in|at) )?(?:the )?(?:right|left)\s*,?\s*)?"
 )
 TAIL = re.compile(
     r"\s*(?:in (?:size|degree|volume|severity|amount|extent)|sized?|degree)?\s*(?:$|[.,;:)]|(?:and|but|than|though|with|has|have"
@@ -87,7 +87,14 @@ def findings(text: str, lexicon: Lexicon) -> list[Found]:
 
 
 def _has_verb(words: str) -> bool:
-    return re.match(r"(?:heart|cardiac)\b.*\b(?:enlarged|increased|large|borderline|normal|unremarkable|limits)", words, re.DOTALL) is not None
+    return (
+        re.match(
+            r"(?:heart|cardiac)\b.*\b(?:enlarged|increased|large|borderline|normal|unremarkable|limits)",
+            words,
+            re.DOTALL,
+        )
+        is not None
+    )
 
 
 def cues(text: str, lexicon: Lexicon) -> list[Cue]:
@@ -95,9 +102,7 @@ def cues(text: str, lexicon: Lexicon) -> list[Cue]:
     none = [Span(*m.span()) for m in lexicon.cues["no_cue"].finditer(text)]
     not_ends = [Span(*m.span()) for m in lexicon.cues["no_end"].finditer(text)]
     found = [
-        Cue(kind, Span(*m.span()))
-        for kind in (*FORWARD, *BACKWARD, "ends")
-        for m in lexicon.cues[kind].finditer(text)
+        Cue(kind, Span(*m.span())) for kind in (*FORWARD, *BACKWARD, "ends") for m in lexicon.cues[kind].finditer(text)
     ]
     found = [
         cue
@@ -115,19 +120,20 @@ def status(text: str, one: Found, all_found: Sequence[Found], found_cues: Sequen
     """present, possible, denied or gone. A denial counts more than a doubt, and a cue more than `or`."""
     if one.kind == "denied":
         return "denied"
-    acting = {cue.kind.partition("_")[0] for cue in found_cues if cue.kind != "ends" and _acts(text, cue, one, all_found, found_cues, lexicon)}
+    acting = {
+        cue.kind.partition("_")[0]
+        for cue in found_cues
+        if cue.kind != "ends" and _acts(text, cue, one, all_found, found_cues, lexicon)
+    }
     for kind in ("denied", "gone", "possible"):
-        if kind in acting and not (kind == "denied" and "possible" in acting and _in_doubt(text, one, found_cues)):
+        if kind in acting:
             return kind
     return "possible" if one.kind == "possible" or parted(text, one.span, all_found, lexicon) else "present"
 
 
-def _in_doubt(text: str, one: Found, found_cues: Sequence[Cue]) -> bool:
-    """A denial that is itself in doubt would be none; of these only `may not be` is known, and it stays a denial."""
-    return False
-
-
-def _acts(text: str, cue: Cue, one: Found, all_found: Sequence[Found], found_cues: Sequence[Cue], lexicon: Lexicon) -> bool:
+def _acts(
+    text: str, cue: Cue, one: Found, all_found: Sequence[Found], found_cues: Sequence[Cue], lexicon: Lexicon
+) -> bool:
     if _inside(cue.span, one.span):
         return cue.kind in FORWARD
     ends = [other.span for other in found_cues if other.kind == "ends"]
@@ -156,8 +162,9 @@ def _begins_anew(text: str, cue: Cue, between: Span, lexicon: Lexicon) -> bool:
         goes_on = LIST_GOES_ON.search(rest) is not None and mark[0] != "and"
         if lexicon.cues["verbs"].search(text, cue.span.end, mark.start()) and not goes_on:
             return True
-        listed = "includ" in text[cue.span.start : mark.start()]
-        if cue.kind in ("possible_before", "gone_before") and mark[0] == "," and not goes_on and not listed:
+        if "includ" in text[cue.span.start : mark.start()]:  # differential considerations include …
+            continue
+        if cue.kind in ("possible_before", "gone_before") and mark[0] == "," and not goes_on:
             return True
         words = rest.lstrip()
         if mark[0] == ",":
@@ -184,7 +191,9 @@ def _left_behind(text: str, between: Span, all_found: Sequence[Found], lexicon: 
 
 def parted(text: str, span: Span, all_found: Sequence[Found], lexicon: Lexicon) -> bool:
     """Whether the finding is one of those that `or` parts: atelectasis or scarring, infiltrate/edema, A versus B."""
-    things = sorted({*(one.span for one in all_found), *(Span(*m.span()) for m in lexicon.nouns["others"].finditer(text))})
+    things = sorted(
+        {*(one.span for one in all_found), *(Span(*m.span()) for m in lexicon.nouns["others"].finditer(text))}
+    )
     for mark in OR.finditer(text):
         before = [thing for thing in things if thing.end <= mark.start()]
         after = [thing for thing in things if thing.start >= mark.end()]
@@ -222,12 +231,18 @@ def _near(text: str, start: int, end: int) -> bool:
 # --- which word of severity is whose
 
 
-def degrees(text: str, lexicon: Lexicon) -> list[Degree]:
-    single = sorted(
+def degrees(text: str, found: Sequence[Found], lexicon: Lexicon) -> list[Degree]:
+    """All but those that a finding's words begin or end with: a large heart is no more than an enlarged one."""
+    single = [
         Degree(level, Span(*m.span()))
         for level, pattern in enumerate(lexicon.severity, start=1)
         for m in pattern.finditer(text)
-    )
+        if not any(
+            one.span.start == m.start() or one.span.end == m.end()
+            for one in found
+            if _inside(Span(*m.span()), one.span)
+        )
+    ]
     single.sort(key=lambda one: (one.span.start, -one.span.end))
     joined: list[Degree] = []
     for one in single:
@@ -248,18 +263,19 @@ def owners(text: str, found: Sequence[Found], lexicon: Lexicon) -> Iterator[tupl
     """Each word of severity that belongs to a finding, and the findings' places in `found`: inside its words, behind
     it (effusion, small, …), or else before it."""
     others = [Span(*m.span()) for m in lexicon.nouns["others"].finditer(text)]
-    for degree in degrees(text, lexicon):
+    linked: dict[int, int] = {}  # where the words about a finding go on: effusions, left small, right moderate
+    for degree in degrees(text, found, lexicon):
         span = degree.span
         around = [i for i, one in enumerate(found) if _inside(span, one.span)]
         if around:
-            inner = [i for i in around if found[i].span.start < span.start and span.end < found[i].span.end]
-            if inner:
-                yield degree, inner
+            yield degree, around
             continue
         behind = [i for i, one in enumerate(found) if one.span.end <= span.start]
         if behind and TAIL.match(text, span.end):
             end = max(found[i].span.end for i in behind)
-            if LINK.fullmatch(text, end, span.start) and not any(_inside(o, Span(end, span.start)) for o in others):
+            begin = linked.get(end, end)
+            if LINK.fullmatch(text, begin, span.start) and not any(_inside(o, Span(begin, span.start)) for o in others):
+                linked[end] = span.end
                 yield degree, [i for i in behind if found[i].span.end == end]
                 continue
         ahead = [i for i, one in enumerate(found) if one.span.start >= span.end]
@@ -283,7 +299,11 @@ def _modifies(text: str, span: Span, start: int, others: Sequence[Span], lexicon
     said = text[between.start : between.end]
     if re.search(r"ly$", text[span.start : span.end]) and WORD.search(re.sub(r"^[\s-]*sized?\b", "", said)):
         return False
-    if len(WORD.findall(said)) > FARTHEST or re.search(r"[;:.()]", said) or any(_inside(o, between) for o in others if not _is_removed(text, o)):
+    if (
+        len(WORD.findall(said)) > FARTHEST
+        or re.search(r"[;:()]|\.(?!\d)", said)
+        or any(_inside(o, between) for o in others if not _is_removed(text, o))
+    ):
         return False
     said = SIDES.sub("", said)
     if lexicon.nouns["apart"].search(said):

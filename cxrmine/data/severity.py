@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from cxrmine.data.lexicon import Lexicon
-from cxrmine.data.severity_rules import alike, cues, findings, owners, status
+from cxrmine.data.severity_degrees import alike, owners
+from cxrmine.data.severity_rules import cues, findings, status
 
 PRESENT, POSSIBLE, DENIED, GONE = "present", "possible", "denied", "gone"
 LABELS = {PRESENT: 1, POSSIBLE: -1, DENIED: 0, GONE: 0}  # as the index has them
@@ -90,16 +91,23 @@ def read_sentence(text: str, lexicon: Lexicon) -> tuple[Said, ...]:
 
 
 def read_report(sections: Iterable[tuple[str, str]], lexicon: Lexicon) -> list[Mention]:
-    """Every mention, in the order of the report."""
-    return [
-        Mention(
-            said.finding, said.status, said.severity, name, number, said.words, said.severity_words,
-            sentence.start + said.start, sentence.start + said.end, sentence.text,
-        )
-        for name, text in sections
-        for number, sentence in enumerate(sentences(text), start=1)
-        for said in read_sentence(sentence.text, lexicon)
-    ]  # fmt: skip
+    """Every mention, in the order of the report. `text` has one blank between words, `words` are as they stand."""
+    mentions = []
+    for name, whole in sections:
+        for number, sentence in enumerate(sentences(whole), start=1):
+            one_line = " ".join(sentence.text.split())
+            found = read_sentence(one_line, lexicon)
+            places = _places(sentence.text) if found and one_line != sentence.text else range(len(one_line))
+            for said in found:
+                start, end = sentence.start + places[said.start], sentence.start + places[said.end - 1] + 1
+                place = (name, number, whole[start:end], said.severity_words, start, end, one_line)
+                mentions.append(Mention(said.finding, said.status, said.severity, *place))
+    return mentions
+
+
+def _places(text: str) -> list[int]:
+    """Where each character of the text with single blanks is in the text as it stands."""
+    return [m.start() for m in re.finditer(r"\s+|\S", text)]
 
 
 def decided(mentions: Iterable[Mention]) -> dict[str, Mention]:

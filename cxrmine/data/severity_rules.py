@@ -1,12 +1,12 @@
-"""The rules by which a sentence is read: what is said of a finding, and which word of severity is its own.
+"""The rules by which a sentence is read: where a finding is, and what is said of it.
 
 After NegEx (Chapman et al. 2001, "A simple algorithm for identifying negated findings and diseases in discharge
 summaries"): a cue acts on what follows it, or on what is before it, as far as its scope goes. All functions work on
-one sentence in lower case, and on spans of it.
+one sentence in lower case with one blank between words, and on spans of it.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from cxrmine.data.lexicon import Lexicon
@@ -18,27 +18,8 @@ LIST_GOES_ON = re.compile(r"\b(?:or|nor|versus|vs)\b|/")
 BREAK = re.compile(r",|\band\b|\(")
 OR = re.compile(r"\b(?:and/or|or|versus|vs)\b\.?|/")
 WORD = re.compile(r"[\w']+")
-FARTHEST = 8  # words from a word of severity to its finding
-FARTHEST_OR = 6  # words from `or` to what it parts
-RANGE = re.compile(r"[\s-]*(?:(?:to|or|and)\b|/|,|-)?[\s-]*")
-SIDE = r"(?:left|right|upper|middle|mid|lower|central|peripheral|medial|lateral|apical|basilar|basal|bibasilar|hilar|perihilar|anterior|posterior)"
-SIDES = re.compile(rf"\b{SIDE}(?:[\s-]\w+)? and (?:x{{3,}}\s)?{SIDE}\b|\bbut \w+\b")
-PLACE = r"(?:(?:in|on|at|within|of|along|involving) (?:[\w-]+ ){0,5}?[\w-]+)"
-LINK = re.compile(
-    rf"\s*(?:{PLACE}\s*)?(?:,|\(|-|:)?\s*(?:and\s+)?(?:(?:which|that)\s+)?"
-    r"(?:(?:is|are|remains?|appears? to be|appears?|seems?)\s*)?"
-    r"(?:(?:has|have|had)?\s*(?:slightly\s+)?(?:increased|decreased|changed|enlarged|improved|progressed)\s*(?:in size\s*)?,?\s*"
-    rf"(?:(?:from (?:{'|'.join(('tiny', 'small', 'mild', 'moderate', 'large', 'severe', 'trace', 'minimal'))}) )?to\s+)?)?"
-    r"(?:(?:now|currently|still|again|at least|only|relatively|quite|very|also|probably|likely|noted|seen|x{3,})\s*,?\s*)*"
-    r"(?:(?:(?:on|in|at) )?(?:the )?(?:right|left)\s*,?\s*)?"
-)
-TAIL = re.compile(
-    r"\s*(?:in (?:size|degree|volume|severity|amount|extent)|sized?|degree)?\s*(?:$|[.,;:)]|(?:and|but|than|though|with|has|have"
-    r"|had|is|are|unchanged|bilaterally|on|at|overall)\b|in the\b|"
-    r"(?:on the )?(?:right|left|bilateral|size)(?=\s*(?:$|[.,;)])))"
-)
-SAME = re.compile(r"\s*,?\s*(?:most\s+)?(?:consistent|compatible)\s+with\s+(?:[\w-]+\s+){0,3}")
-BEFORE_NOW = re.compile(r"\b(?:previously|formerly|was|were|not|from|more|less|no longer)(?: an?)?[\s-]*$")
+SUBJECT = re.compile(r"(?:heart|cardiac)\b.*\b(?:enlarged|increased|large|borderline|normal|unremarkable|limits)")
+FARTHEST = 6  # words from `or` to what it parts
 
 
 class Span(NamedTuple):
@@ -61,13 +42,6 @@ class Cue(NamedTuple):
     span: Span
 
 
-class Degree(NamedTuple):
-    """Words of severity: mild to moderate is one, of the higher group."""
-
-    level: int
-    span: Span
-
-
 def findings(text: str, lexicon: Lexicon) -> list[Found]:
     """By place; of one finding, of those that overlap the longest. What is inside something else is not there."""
     found: list[Found] = []
@@ -75,26 +49,17 @@ def findings(text: str, lexicon: Lexicon) -> list[Found]:
         hidden = [Span(*m.span()) for m in words.no.finditer(text)]
         own: list[Found] = []
         for kind, pattern in (("present", words.words), ("possible", words.possible), ("denied", words.absent)):
-            own += [Found(finding, Span(*m.span()), kind, _has_verb(m[0])) for m in pattern.finditer(text)]
+            own += [
+                Found(finding, Span(*m.span()), kind, SUBJECT.match(m[0]) is not None) for m in pattern.finditer(text)
+            ]
         own.sort(key=lambda one: one.span.start - one.span.end)
         kept: list[Found] = []
         for one in own:
-            if not any(_inside(one.span, other) for other in hidden):
-                if not any(_overlap(one.span, other.span) for other in kept):
-                    kept.append(one)
+            again = any(overlap(one.span, other.span) for other in kept)
+            if not again and not any(inside(one.span, other) for other in hidden):
+                kept.append(one)
         found += kept
     return sorted(found, key=lambda one: (one.span, one.finding))
-
-
-def _has_verb(words: str) -> bool:
-    return (
-        re.match(
-            r"(?:heart|cardiac)\b.*\b(?:enlarged|increased|large|borderline|normal|unremarkable|limits)",
-            words,
-            re.DOTALL,
-        )
-        is not None
-    )
 
 
 def cues(text: str, lexicon: Lexicon) -> list[Cue]:
@@ -107,10 +72,10 @@ def cues(text: str, lexicon: Lexicon) -> list[Cue]:
     found = [
         cue
         for cue in found
-        if not any(_overlap(cue.span, other) for other in (not_ends if cue.kind == "ends" else none))
+        if not any(overlap(cue.span, other) for other in (not_ends if cue.kind == "ends" else none))
     ]
     acting = [cue.span for cue in found if cue.kind != "ends"]
-    return [cue for cue in found if not any(_inside(cue.span, other) and cue.span != other for other in acting)]
+    return [cue for cue in found if not any(inside(cue.span, other) and cue.span != other for other in acting)]
 
 
 # --- what is said of a finding
@@ -134,7 +99,7 @@ def status(text: str, one: Found, all_found: Sequence[Found], found_cues: Sequen
 def _acts(
     text: str, cue: Cue, one: Found, all_found: Sequence[Found], found_cues: Sequence[Cue], lexicon: Lexicon
 ) -> bool:
-    if _inside(cue.span, one.span):
+    if inside(cue.span, one.span):
         return cue.kind in FORWARD
     ends = [other.span for other in found_cues if other.kind == "ends"]
     if cue.kind in FORWARD:
@@ -152,7 +117,7 @@ def _acts(
 
 def _closed(text: str, between: Span, ends: Sequence[Span]) -> bool:
     """Whether a clause ends in between."""
-    return MARKS.search(text, *between) is not None or any(_inside(end, between) for end in ends)
+    return MARKS.search(text, *between) is not None or any(inside(end, between) for end in ends)
 
 
 def _begins_anew(text: str, cue: Cue, between: Span, lexicon: Lexicon) -> bool:
@@ -185,7 +150,7 @@ def _left_behind(text: str, between: Span, all_found: Sequence[Found], lexicon: 
         return False
     tail = said[comma + 1 :]
     return not re.match(r"\s*(?:and|or|nor)\b", tail) and (
-        any(_inside(other.span, between) for other in all_found) or lexicon.nouns["others"].search(tail) is not None
+        any(inside(other.span, between) for other in all_found) or lexicon.nouns["others"].search(tail) is not None
     )
 
 
@@ -202,7 +167,7 @@ def parted(text: str, span: Span, all_found: Sequence[Found], lexicon: Lexicon) 
         left, right = max(before, key=lambda thing: thing.end), after[0]
         if not _near(text, left.end, mark.start()) or not _near(text, mark.end(), right.start):
             continue
-        if _overlap(right, span) or span in _listed(text, left, before):
+        if overlap(right, span) or span in _listed(text, left, before):
             return True
     return False
 
@@ -211,7 +176,7 @@ def _listed(text: str, last: Span, before: Sequence[Span]) -> list[Span]:
     """The things of a list that ends with `last`, parted by commas."""
     chain = [last]
     for thing in reversed(before):
-        if _overlap(thing, chain[-1]):
+        if overlap(thing, chain[-1]):
             chain.append(thing)
         elif thing.end <= chain[-1].start:
             said = text[thing.end : chain[-1].start]
@@ -223,110 +188,14 @@ def _listed(text: str, last: Span, before: Sequence[Span]) -> list[Span]:
 
 def _near(text: str, start: int, end: int) -> bool:
     said = text[start:end]
-    return len(WORD.findall(said)) <= FARTHEST_OR and not re.search(
+    return len(WORD.findall(said)) <= FARTHEST and not re.search(
         r"\b(?:with|without|and|but|is|are|was|were|which|that|there)\b|[;:]", said
     )
 
 
-# --- which word of severity is whose
-
-
-def degrees(text: str, found: Sequence[Found], lexicon: Lexicon) -> list[Degree]:
-    """All but those that a finding's words begin or end with: a large heart is no more than an enlarged one."""
-    single = [
-        Degree(level, Span(*m.span()))
-        for level, pattern in enumerate(lexicon.severity, start=1)
-        for m in pattern.finditer(text)
-        if not any(
-            one.span.start == m.start() or one.span.end == m.end()
-            for one in found
-            if _inside(Span(*m.span()), one.span)
-        )
-    ]
-    single.sort(key=lambda one: (one.span.start, -one.span.end))
-    joined: list[Degree] = []
-    for one in single:
-        if joined and one.span.start < joined[-1].span.end:
-            continue
-        if joined and RANGE.fullmatch(text, joined[-1].span.end, one.span.start):
-            last = joined.pop()
-            if re.search(r"\bfrom\s+$", text[: last.span.start]):  # large to small: what it is now
-                joined.append(one)
-            else:
-                joined.append(Degree(max(last.level, one.level), Span(last.span.start, one.span.end)))
-        else:
-            joined.append(one)
-    return [one for one in joined if not BEFORE_NOW.search(text[: one.span.start])]
-
-
-def owners(text: str, found: Sequence[Found], lexicon: Lexicon) -> Iterator[tuple[Degree, list[int]]]:
-    """Each word of severity that belongs to a finding, and the findings' places in `found`: inside its words, behind
-    it (effusion, small, …), or else before it."""
-    others = [Span(*m.span()) for m in lexicon.nouns["others"].finditer(text)]
-    linked: dict[int, int] = {}  # where the words about a finding go on: effusions, left small, right moderate
-    for degree in degrees(text, found, lexicon):
-        span = degree.span
-        around = [i for i, one in enumerate(found) if _inside(span, one.span)]
-        if around:
-            yield degree, around
-            continue
-        behind = [i for i, one in enumerate(found) if one.span.end <= span.start]
-        if behind and TAIL.match(text, span.end):
-            end = max(found[i].span.end for i in behind)
-            begin = linked.get(end, end)
-            if LINK.fullmatch(text, begin, span.start) and not any(_inside(o, Span(begin, span.start)) for o in others):
-                linked[end] = span.end
-                yield degree, [i for i in behind if found[i].span.end == end]
-                continue
-        ahead = [i for i, one in enumerate(found) if one.span.start >= span.end]
-        if ahead:
-            start = min(found[i].span.start for i in ahead)
-            if _modifies(text, span, start, others, lexicon):
-                yield degree, [i for i in ahead if found[i].span.start == start]
-
-
-def alike(text: str, found: Sequence[Found]) -> Iterator[tuple[int, int]]:
-    """Places of two findings of which the first is what the second is consistent with: it is as severe."""
-    for second, one in enumerate(found):
-        for first, other in enumerate(found[:second]):
-            if SAME.fullmatch(text, other.span.end, one.span.start):
-                yield second, first
-
-
-def _modifies(text: str, span: Span, start: int, others: Sequence[Span], lexicon: Lexicon) -> bool:
-    """Whether a word of severity belongs to the finding that begins at `start`."""
-    between = Span(span.end, start)
-    said = text[between.start : between.end]
-    if re.search(r"ly$", text[span.start : span.end]) and WORD.search(re.sub(r"^[\s-]*sized?\b", "", said)):
-        return False
-    if (
-        len(WORD.findall(said)) > FARTHEST
-        or re.search(r"[;:()]|\.(?!\d)", said)
-        or any(_inside(o, between) for o in others if not _is_removed(text, o))
-    ):
-        return False
-    said = SIDES.sub("", said)
-    if lexicon.nouns["apart"].search(said):
-        return False
-    marks = [m for m in re.finditer(r",|\b(?:and|or)\b|/", said)]
-    return all(_joins(said, m, lexicon) for m in marks)
-
-
-def _is_removed(text: str, span: Span) -> bool:
-    return text[span.start : span.end].strip("x_") == ""
-
-
-def _joins(said: str, mark: re.Match[str], lexicon: Lexicon) -> bool:
-    """Whether a comma parts adjectives (mild, stable) or `and` two sides (small left and moderate right)."""
-    rest = said[mark.end() :].lstrip()
-    if any(pattern.match(rest) for pattern in lexicon.severity):
-        return True
-    return mark[0] == "," and not said[: mark.start()].strip()
-
-
-def _inside(inner: Span, outer: Span) -> bool:
+def inside(inner: Span, outer: Span) -> bool:
     return outer.start <= inner.start and inner.end <= outer.end
 
 
-def _overlap(one: Span, other: Span) -> bool:
+def overlap(one: Span, other: Span) -> bool:
     return one.start < other.end and other.start < one.end

@@ -43,7 +43,7 @@ IRNET_TABLES = HERE / "measured" / "irnet-phantom.json"
 IRNET_BEGIN, IRNET_END = (f"<!-- irnet tables: {word} -->\n" for word in ("begin", "end"))
 HAM_BEGIN, HAM_END = (f"<!-- ham tables: {word} -->\n" for word in ("begin", "end"))
 MINUS = " − "  # in the names of rows that are differences
-COMMANDS = ("demo", "phantom", "check", "pack", "train", "predict", "mine", "refine", "score")
+COMMANDS = ("demo", "phantom", "check", "pack", "train", "predict", "mine", "refine", "score", "severity")
 SECTIONS: dict[str, type[BaseModel]] = {
     "data": Data,
     "network": Network,

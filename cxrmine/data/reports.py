@@ -6,7 +6,8 @@ MIMIC-CXR (files/p10/p10000032/s50414267.txt, mimic-cxr-reports.zip, or a folder
     study_id is the number, 50414267; a report names no image. Also any other folder or archive of .txt files, whose
     study_id is the file's name.
 A table (.csv, .csv.gz, .parquet; `reports.csv` of a folder, as the phantom has it)
-    A report a row: image and study by any usual name, and text, or findings and impression. --columns names others.
+    A report a row: image and study by any usual name, and findings and impression, or else text. --columns names
+    others; where it names text, that is all that is read.
 Sections of running text are told apart by data.sections.
 """
 
@@ -33,7 +34,17 @@ from cxrmine.settings import assignments
 NAMES = {
     "image": ("image_id", "image", "image_index", "image_name", "dicom_id", "filename", "file_name", "film", "path"),
     "study": ("study_id", "study", "report_id", "accession", "accession_number", "uid", "exam_id", "id"),
-    "text": ("report", "text", "report_text", "full_report", "note", "note_text", "report_content", "narrative", "body"),
+    "text": (
+        "report",
+        "text",
+        "report_text",
+        "full_report",
+        "note",
+        "note_text",
+        "report_content",
+        "narrative",
+        "body",
+    ),
     "findings": ("findings", "finding", "findings_text"),
     "impression": ("impression", "impressions", "conclusion", "impression_text"),
 }
@@ -177,7 +188,8 @@ def _of_table(tree: Tree, name: str, told: Mapping[str, str]) -> Reports:
     if faults:
         raise faults[0]
     sheet = tables[0].sheet
-    of = {ours: theirs for ours in NAMES if (theirs := _column(sheet, told, ours))}
+    alone = {"findings", "impression"} - {*told} if "text" in told else set()  # a text that is told is all there is
+    of = {ours: theirs for ours in NAMES if ours not in alone and (theirs := _column(sheet, told, ours))}
     if not {*TEXTS} & {*of}:
         raise _missing(sheet, "the text of reports", "text=THEIRS")
     if not {"image", "study"} & {*of}:
@@ -204,8 +216,7 @@ def _column(sheet: Sheet, told: Mapping[str, str], ours: str) -> str:
     if ours in told:
         if told[ours] not in sheet.columns:
             raise CxrError(
-                f"{sheet.where} has no column {told[ours]!r} for {ours}."
-                f"{did_you_mean(told[ours], [*sheet.columns])}",
+                f"{sheet.where} has no column {told[ours]!r} for {ours}.{did_you_mean(told[ours], [*sheet.columns])}",
                 f"Its columns are {shown([*sheet.columns])}.",
             )
         return told[ours]

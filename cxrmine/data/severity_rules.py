@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cxrmine.data.lexicon import Lexicon
+from cxrmine.data.lexicon import NEVER, Lexicon
 
 FORWARD = ("denied_before", "gone_before", "possible_before")
 BACKWARD = ("denied_after", "gone_after", "possible_after")
@@ -46,12 +46,13 @@ def findings(text: str, lexicon: Lexicon) -> list[Found]:
     """By place; of one finding, of those that overlap the longest. What is inside something else is not there."""
     found: list[Found] = []
     for finding, words in lexicon.findings.items():
-        hidden = [Span(*m.span()) for m in words.no.finditer(text)]
         own: list[Found] = []
         for kind, pattern in (("present", words.words), ("possible", words.possible), ("denied", words.absent)):
-            own += [
-                Found(finding, Span(*m.span()), kind, SUBJECT.match(m[0]) is not None) for m in pattern.finditer(text)
-            ]
+            for m in pattern.finditer(text) if pattern is not NEVER else ():
+                own.append(Found(finding, Span(*m.span()), kind, SUBJECT.match(m[0]) is not None))
+        if not own:
+            continue
+        hidden = [Span(*m.span()) for m in words.no.finditer(text)]
         own.sort(key=lambda one: one.span.start - one.span.end)
         kept: list[Found] = []
         for one in own:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -135,7 +134,7 @@ def _count(counts: dict[str, dict[str, int]], best: dict[str, Mention]) -> None:
 def _table(schema: pa.Schema, rows: Sequence[tuple[Report, Mention]]) -> pa.Table:
     """A row a mention and image."""
     each = [(report, image, one) for report, one in rows for image in report.images]
-    columns = {
+    columns: dict[str, list[Any]] = {
         "study_id": [report.study for report, _, _ in each],
         "image_id": [image for _, image, _ in each],
         "label": [LABELS[one.status] for _, _, one in each],

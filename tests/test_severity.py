@@ -286,6 +286,7 @@ def test_sections_of_mimic() -> None:
             "History: mass.\nFindings: Edema. Impression: Effusion.",
             [("FINDINGS", "Edema."), ("IMPRESSION", "Effusion.")],
         ),
+        ("HISTORY: mass FINDINGS: Edema IMPRESSION: Mass", [("FINDINGS", "Edema"), ("IMPRESSION", "Mass")]),
         ("FINDINGS AND IMPRESSION: Edema.", [("FINDINGS AND IMPRESSION", "Edema.")]),
         ("FINDINGS/IMPRESSION:\nEdema.", [("FINDINGS/IMPRESSION", "Edema.")]),
         ("REASON FOR EXAM: mass\nCONCLUSION\nEdema.", [("CONCLUSION", "Edema.")]),

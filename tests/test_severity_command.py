@@ -143,9 +143,14 @@ def test_text_files(tmp_path: Path) -> None:
     assert short(read(tmp_path / "notes", tmp_path)) == [("A-17", None, "Edema", 1, 3)]
 
 
-TABLE = (
-    "Study ID,Image,Report\n7,x.png,Mild edema.\n7,y.png,Mild edema.\n,z.png,No mass.\n8,,\n,,Nodule.\n7,x.png,Mass.\n"
-)
+TABLE = """Study ID,Image,Report
+7,x.png,Mild edema.
+7,y.png,Mild edema.
+,z.png,No mass.
+8,,
+,,Nodule.
+7,x.png,Mass.
+"""
 
 
 def test_tables(tmp_path: Path) -> None:
@@ -182,9 +187,8 @@ def test_a_table_with_findings_and_impression(tmp_path: Path) -> None:
 
 def test_the_columns_and_the_mention_that_decides(tmp_path: Path) -> None:
     table = tmp_path / "mine.csv"
-    table.write_text(
-        'study,report\n7,"FINDINGS: Small effusion. Possible mass.\nIMPRESSION: Clear. Moderate effusion."\n'
-    )
+    report = "FINDINGS: Small effusion. Possible mass.\nIMPRESSION: Clear. Moderate effusion."
+    table.write_text(f'study,report\n7,"{report}"\n')
     effusion, mass = read(table, tmp_path)
     assert effusion == {
         "study_id": "7", "image_id": None, "finding": "Effusion", "label": 1, "severity": 2, "section": "IMPRESSION",
@@ -319,5 +323,5 @@ def test_a_lexicon_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text('[findings.Opacity]\nwords = ["opacit*"]\n')
     (tmp_path / "c.csv").write_text("study,report\n7,Small opacities.\n")
     assert short(read(tmp_path / "c.csv", tmp_path, "--lexicon", tmp_path / "own.toml")) == [
-        ("7", None, "Opacity", 1, None)
+        ("7", None, "Opacity", 1, 1)
     ]

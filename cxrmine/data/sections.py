@@ -1,7 +1,7 @@
 """A report's text in its sections: those that say what is seen, and never why it was asked for or what was before.
 
-A heading is one of the names below before a colon, at the beginning of a line or of a sentence, or alone in a line in
-capitals. Other words before a colon (LUNGS:, EFFUSION:) belong to the section they are in. Where a report has no
+A heading is one of the names below before a colon, at the beginning of a line or of a sentence; in capitals anywhere
+before a colon, or alone in a line. Other words before a colon (LUNGS:, EFFUSION:) belong to the section they are in. Where a report has no
 heading that is read, all is read that is under none that is not; there, and before an IMPRESSION without FINDINGS, an
 empty line ends a section that is not read, since what comes after it often has no heading of its own.
 """
@@ -27,7 +27,8 @@ _NAMES = rf"(?P<read{{0}}>{_JOINED})|(?:{'|'.join(UNREAD)})"
 HEADING = re.compile(
     rf"^[ \t]*(?i:{_NAMES.format(1)})[ \t]*(?:\([^)\n]*\)[ \t]*)?:"  # at the begin of a line
     rf"|^[ \t]*(?:{_NAMES.format(2)})[ \t]*$"  # alone in a line
-    rf"|(?<=[.!?;:])\s+(?=[A-Z])(?i:{_NAMES.format(3)})[ \t]*:",  # in a line, after a sentence
+    rf"|(?<=[.!?;:])\s+(?=[A-Z])(?i:{_NAMES.format(3)})[ \t]*:"  # in a line, after a sentence
+    rf"|(?<=\s)(?:{_NAMES.format(4)})[ \t]*:",  # in a line
     re.MULTILINE,
 )
 EMPTY_LINE = re.compile(r"\n[ \t]*\n")

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from cxrmine.boxes.table import read_meta
 from cxrmine.cli import app
-from cxrmine.data.lexicon import builtin
+from cxrmine.data.lexicon import builtin, load
 from cxrmine.data.reports import open_reports
 from cxrmine.files import sha256
 from cxrmine.stages import phantom
@@ -287,6 +288,29 @@ def test_a_phantom_is_read_exactly(tmp_path: Path) -> None:
         *((name, "No Finding") for name, words in labels.items() if words == "No Finding"),
     }
     assert short(read(data / "reports.csv", tmp_path)) == short(read(data, tmp_path))
+
+
+# --- the page about it
+
+
+def test_the_report_on_the_page_is_read_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parent.parent / "docs" / "severity.md").read_text()
+    report, printed, table = re.findall(r"^```\n(.+?)^```$", page, re.MULTILINE | re.DOTALL)
+    Path("notes").mkdir()
+    Path("notes/1042.txt").write_text(report)
+    command, _, expected = printed.partition("\n")
+    words = command.split()
+    assert words[:3] == ["$", "cxrmine", "severity"]
+    assert [line.rstrip() for line in run(*words[3:]).strip().splitlines()] == expected.splitlines()
+    assert Path("severity.csv").read_text() == table
+
+
+def test_the_lexicon_on_the_page_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "severity.md").read_text()
+    (example,) = re.findall(r"^```toml\n(.+?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "own.toml").write_text(example)
+    assert "Opacity" in load(tmp_path / "own.toml").findings
 
 
 # --- what is refused

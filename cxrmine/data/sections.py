@@ -1,9 +1,9 @@
 """A report's text in its sections: those that say what is seen, and never why it was asked for or what was before.
 
 A heading is one of the names below before a colon, at the beginning of a line or of a sentence; in capitals anywhere
-before a colon, or alone in a line. Other words before a colon (LUNGS:, EFFUSION:) belong to the section they are in. Where a report has no
-heading that is read, all is read that is under none that is not; there, and before an IMPRESSION without FINDINGS, an
-empty line ends a section that is not read, since what comes after it often has no heading of its own.
+before a colon, or alone in a line. Other words before a colon (LUNGS:, EFFUSION:) belong to the section they are in.
+Where a report has no heading that is read, all is read that is under none that is not; there, and before an IMPRESSION
+without FINDINGS, an empty line ends a section that is not read, since what comes after it often has no heading.
 """
 
 import re

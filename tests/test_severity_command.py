@@ -142,6 +142,11 @@ def test_text_files(tmp_path: Path) -> None:
     (folder / "A-17.txt").write_text("Severe edema.")
     (folder.parent / "test_list.txt").write_text("Mass.png")
     assert short(read(tmp_path / "notes", tmp_path)) == [("A-17", None, "Edema", 1, 3)]
+    (folder.parent / "A-17.txt").write_text("Mild edema.")
+    assert short(read(tmp_path / "notes", tmp_path)) == [
+        ("2020/A-17", None, "Edema", 1, 3),
+        ("A-17", None, "Edema", 1, 1),
+    ]
 
 
 TABLE = """Study ID,Image,Report

@@ -21,7 +21,7 @@ GROUPS = ("mild", "moderate", "severe")  # 1, 2, 3
 OF_A_FINDING = ("words", "not", "possible", "absent")
 OF_CUES = (
     "no_cue", "denied_before", "denied_after", "gone_before", "gone_after", "possible_before", "possible_after", "ends",
-    "no_end", "starts", "verbs", "no_gap",
+    "ends_denied", "no_end", "starts", "verbs", "no_gap",
 )  # fmt: skip
 OF_NOUNS = ("others", "apart")
 KEYS = {"severity": GROUPS, "cues": OF_CUES, "nouns": OF_NOUNS}

@@ -4,7 +4,7 @@ Open-i (ecgen-radiology/*.xml, NLMCXR_reports.tgz, or a folder that has one of t
     AbstractText labelled FINDINGS and IMPRESSION. study_id is uId, image_id each parentImage.
 MIMIC-CXR (files/p10/p10000032/s50414267.txt, mimic-cxr-reports.zip, or a folder that has it)
     study_id is the number, 50414267; a report names no image. Also any other folder or archive of .txt files, whose
-    study_id is the file's name.
+    study_id is the file's name, or its path where two have one name.
 A table (.csv, .csv.gz, .parquet; `reports.csv` of a folder, as the phantom has it)
     A report a row: image and study by any usual name, and findings and impression, or else text. --columns names
     others; where it names text, that is all that is read.
@@ -12,7 +12,7 @@ Sections of running text are told apart by data.sections.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ TEXTS = ("text", "findings", "impression")
 EXAMPLE = "study=accession,text=body"
 XML = re.compile(r"(?:.*/)?[^/]+\.xml", re.IGNORECASE)
 NOTE = re.compile(r"(?:.*/)?s(\d+)\.txt", re.IGNORECASE)
-TEXT = re.compile(r"(?:.*/)?([^/]+)\.txt", re.IGNORECASE)
+TEXT = re.compile(r".*\.txt", re.IGNORECASE)
 TABLE = re.compile(r".+\.(csv|csv\.gz|parquet)", re.IGNORECASE)
 NO_REPORT = re.compile(r"(.*/)?(readme|licen[cs]e|sha256sums|(train_val|test|train|val)_list)[^/]*\.txt", re.IGNORECASE)
 INSIDE = (  # at the top of a folder, what has the reports and nothing else, before a whole dataset is walked through
@@ -124,7 +124,8 @@ def _tree_of(path: Path, watch: Watch | None) -> Tree:
 
 def _of_files(tree: Tree) -> Reports:
     names = [name for name in tree.names if XML.fullmatch(name)]
-    form, read = "Open-i", _of_xml
+    form = "Open-i"
+    read: Callable[[Content, str], Report | None] = _of_xml
     if not names:
         names = [name for name in tree.names if NOTE.fullmatch(name)]
         form, read = "MIMIC-CXR", _of_note
@@ -136,9 +137,10 @@ def _of_files(tree: Tree) -> Reports:
             f"{tree} has no reports: no .xml, no .txt, and no reports.csv.",
             "Name the folder, the archive or the table that has them.",
         )
+    alone = len({_stem(name) for name in names}) == len(names)  # else two folders have files of one name
     found, faulty = [], []
     for name, content in tree.stream(names):
-        report = read(name, content)
+        report = read(content, _stem(name) if alone else name.rpartition(".")[0])
         if report is None:
             faulty.append(name)
         else:
@@ -146,7 +148,12 @@ def _of_files(tree: Tree) -> Reports:
     return _sorted(form, found, dropped(UNREADABLE, sorted(faulty)))
 
 
-def _of_xml(name: str, content: Content) -> Report | None:
+def _stem(name: str) -> str:
+    note = NOTE.fullmatch(name)
+    return note[1] if note else name.rpartition("/")[2].rpartition(".")[0]
+
+
+def _of_xml(content: Content, _name: str) -> Report | None:
     root = xml_root(content)
     if root is None or not report_id(root):
         return None
@@ -155,15 +162,14 @@ def _of_xml(name: str, content: Content) -> Report | None:
     return Report(report_id(root), tuple(filter(None, images_of(root))) or (None,), kept)
 
 
-def _of_note(name: str, content: Content) -> Report | None:
+def _of_note(content: Content, name: str) -> Report | None:
     if isinstance(content, Unreadable):
         return None
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         return None
-    match = NOTE.fullmatch(name) or TEXT.fullmatch(name)
-    return Report(match[1] if match else name, (None,), tuple(sections(text)))
+    return Report(name, (None,), tuple(sections(text)))
 
 
 def _sorted(form: str, found: list[Report], ledger: tuple[Dropped, ...]) -> Reports:

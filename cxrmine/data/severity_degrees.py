@@ -25,14 +25,14 @@ CHANGE = (
 )
 MANNER = "(?:now|currently|still|again|at least|only|relatively|quite|very|also|probably|likely|noted|seen|x{3,})"
 LINK = re.compile(
-    rf" ?(?:{PLACE} ?)?(?:,|\(|-|:)? ?(?:and )?(?:(?:which|that) )?"
+    rf" ?(?:{PLACE} ?)?(?:,? ?(?:previously|formerly) \w+ ?)?(?:of )?(?:,|\(|-|:)? ?(?:and )?(?:(?:which|that) )?"
     rf"(?:(?:is|are|remains?|appears? to be|appears?|seems?) ?)?(?:{CHANGE})?(?:{MANNER} ?,? ?)*"
     r"(?:(?:(?:on|in|at) )?(?:the )?(?:right|left) ?,? ?)?"
 )
 # and what may follow that word, if it is about what was before
 AFTER = "and|but|than|though|with|has|have|had|is|are|unchanged|bilaterally|on|at|overall|in the"
 TAIL = re.compile(
-    r" ?(?:in (?:size|degree|volume|severity|amount|extent)|sized?|degree)? ?"
+    r" ?(?:in (?:size|degree|volume|severity|amount|extent)|sized?|degree|severity|extent)? ?"
     rf"(?:$|[.,;:)]|(?:{AFTER})\b|(?:on the )?(?:right|left|bilateral|size)(?= ?(?:$|[.,;)])))"
 )
 SAME = re.compile(r" ?,? ?(?:most )?(?:consistent|compatible) with (?:[\w-]+ ){0,3}")

@@ -13,10 +13,12 @@ from cxrmine.data.lexicon import NEVER, Lexicon
 
 FORWARD = ("denied_before", "gone_before", "possible_before")
 BACKWARD = ("denied_after", "gone_after", "possible_after")
+ENDS = ("ends", "ends_denied")
 MARKS = re.compile(r"[;:]")
 LIST_GOES_ON = re.compile(r"\b(?:or|nor|versus|vs)\b|/")
 BREAK = re.compile(r",|\band\b|\(")
 OR = re.compile(r"\b(?:and/or|or|versus|vs)\b\.?|/")
+NEGATION = re.compile(r"no\b|not\b|without\b")
 WORD = re.compile(r"[\w']+")
 SUBJECT = re.compile(r"(?:heart|cardiac)\b.*\b(?:enlarged|increased|large|borderline|normal|unremarkable|limits)")
 FARTHEST = 6  # words from `or` to what it parts
@@ -68,14 +70,12 @@ def cues(text: str, lexicon: Lexicon) -> list[Cue]:
     none = [Span(*m.span()) for m in lexicon.cues["no_cue"].finditer(text)]
     not_ends = [Span(*m.span()) for m in lexicon.cues["no_end"].finditer(text)]
     found = [
-        Cue(kind, Span(*m.span())) for kind in (*FORWARD, *BACKWARD, "ends") for m in lexicon.cues[kind].finditer(text)
+        Cue(kind, Span(*m.span())) for kind in (*FORWARD, *BACKWARD, *ENDS) for m in lexicon.cues[kind].finditer(text)
     ]
     found = [
-        cue
-        for cue in found
-        if not any(overlap(cue.span, other) for other in (not_ends if cue.kind == "ends" else none))
+        cue for cue in found if not any(overlap(cue.span, other) for other in (not_ends if cue.kind in ENDS else none))
     ]
-    acting = [cue.span for cue in found if cue.kind != "ends"]
+    acting = [cue.span for cue in found if cue.kind not in ENDS]
     return [cue for cue in found if not any(inside(cue.span, other) and cue.span != other for other in acting)]
 
 
@@ -89,7 +89,7 @@ def status(text: str, one: Found, all_found: Sequence[Found], found_cues: Sequen
     acting = {
         cue.kind.partition("_")[0]
         for cue in found_cues
-        if cue.kind != "ends" and _acts(text, cue, one, all_found, found_cues, lexicon)
+        if cue.kind not in ENDS and _acts(text, cue, one, all_found, found_cues, lexicon)
     }
     for kind in ("denied", "gone", "possible"):
         if kind in acting:
@@ -102,7 +102,8 @@ def _acts(
 ) -> bool:
     if inside(cue.span, one.span):
         return cue.kind in FORWARD
-    ends = [other.span for other in found_cues if other.kind == "ends"]
+    kinds = ENDS if cue.kind == "denied_before" else ENDS[:1]
+    ends = [other.span for other in found_cues if other.kind in kinds]
     if cue.kind in FORWARD:
         if one.whole or cue.span.end > one.span.start:
             return False
@@ -160,6 +161,7 @@ def parted(text: str, span: Span, all_found: Sequence[Found], lexicon: Lexicon) 
     things = sorted(
         {*(one.span for one in all_found), *(Span(*m.span()) for m in lexicon.nouns["others"].finditer(text))}
     )
+    unchanged = [m.end() for m in lexicon.cues["no_cue"].finditer(text) if NEGATION.match(m[0])]
     for mark in OR.finditer(text):
         before = [thing for thing in things if thing.end <= mark.start()]
         after = [thing for thing in things if thing.start >= mark.end()]
@@ -168,6 +170,8 @@ def parted(text: str, span: Span, all_found: Sequence[Found], lexicon: Lexicon) 
         left, right = max(before, key=lambda thing: thing.end), after[0]
         if not _near(text, left.end, mark.start()) or not _near(text, mark.end(), right.start):
             continue
+        if any(end <= left.start and _near(text, end, left.start) for end in unchanged):
+            continue  # no change in effusion or atelectasis: both are there
         if overlap(right, span) or span in _listed(text, left, before):
             return True
     return False

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
@@ -133,17 +134,14 @@ def _count(counts: dict[str, dict[str, int]], best: dict[str, Mention]) -> None:
 
 def _table(schema: pa.Schema, rows: Sequence[tuple[Report, Mention]]) -> pa.Table:
     """A row a mention and image."""
-    each = [(report, image, one) for report, one in rows for image in report.images]
-    columns: dict[str, list[Any]] = {
-        "study_id": [report.study for report, _, _ in each],
-        "image_id": [image for _, image, _ in each],
-        "label": [LABELS[one.status] for _, _, one in each],
-    }
-    for name in schema.names:
-        if name not in columns:
-            columns[name] = [getattr(one, name) for _, _, one in each]
-    columns["severity_words"] = [words or None for words in columns["severity_words"]]
-    return build(schema, {name: pa.array(values, _plain(schema.field(name).type)) for name, values in columns.items()})
+    own = {name: [getattr(one, name) for _, one in rows] for name in schema.names if name in Mention._fields}
+    own["study_id"] = [report.study for report, _ in rows]
+    own["label"] = [LABELS[one.status] for _, one in rows]
+    own["severity_words"] = [words or None for words in own["severity_words"]]
+    of_mention = pa.table({name: pa.array(values, _plain(schema.field(name).type)) for name, values in own.items()})
+    each = of_mention.take(np.repeat(np.arange(len(rows)), [len(report.images) for report, _ in rows]))
+    images = pa.array([image for report, _ in rows for image in report.images], pa.string())
+    return build(schema, {**{name: each[name] for name in own}, "image_id": images})
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -32,6 +32,8 @@ CASES = {
     "No cardiomegaly with bilateral small pleural effusions.": "Cardiomegaly no; Effusion 1",
     "No focal consolidation, large pneumothorax or large effusion.": "Consolidation no; Effusion no; Pneumothorax no",
     "Stable cardiomegaly; no effusion.": "Cardiomegaly; Effusion no",
+    "No large pneumothorax (blunting may be a small effusion or scar).": "Effusion ?; Pneumothorax no",
+    "No effusion (or pneumothorax).": "Effusion no; Pneumothorax no",
     "Lungs clear except for mild atelectasis.": "Atelectasis 1",
     "Removal of chest tube, no pneumothorax.": "Pneumothorax no",
     # after the finding

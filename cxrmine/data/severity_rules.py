@@ -123,9 +123,11 @@ def _closed(text: str, between: Span, ends: Sequence[Span]) -> bool:
 
 
 def _begins_anew(text: str, cue: Cue, between: Span, lexicon: Lexicon) -> bool:
-    """Whether a comma or `and` after a cue begins something that is said anew: No pneumothorax, small effusion."""
+    """Whether a comma, `and` or a parenthesis after a cue begins something that is said anew: No pneumothorax, small effusion."""
     for mark in BREAK.finditer(text, *between):
         rest = text[mark.end() :]
+        if mark[0] == "(" and not re.match(r" ?(?:and|or|nor|including)\b", rest):
+            return True
         goes_on = LIST_GOES_ON.search(rest) is not None and mark[0] != "and"
         if lexicon.cues["verbs"].search(text, cue.span.end, mark.start()) and not goes_on:
             return True

@@ -123,7 +123,7 @@ def _closed(text: str, between: Span, ends: Sequence[Span]) -> bool:
 
 
 def _begins_anew(text: str, cue: Cue, between: Span, lexicon: Lexicon) -> bool:
-    """Whether a comma, `and` or a parenthesis after a cue begins something that is said anew: No pneumothorax, small effusion."""
+    """Whether a comma, `and` or ( after a cue begins something that is said anew: No pneumothorax, small effusion."""
     for mark in BREAK.finditer(text, *between):
         rest = text[mark.end() :]
         if mark[0] == "(" and not re.match(r" ?(?:and|or|nor|including)\b", rest):

@@ -15,6 +15,7 @@ from cxrmine.commands.phantom import phantom
 from cxrmine.commands.predict import predict
 from cxrmine.commands.refine import refine
 from cxrmine.commands.score import score
+from cxrmine.commands.severity import severity
 from cxrmine.commands.train import train
 
 app = typer.Typer(
@@ -42,5 +43,5 @@ def main(
         raise typer.Exit
 
 
-for command in (demo, phantom, check, pack, train, predict, mine, refine, score):
+for command in (demo, phantom, check, pack, train, predict, mine, refine, score, severity):
     app.command()(guard.guarded(command))

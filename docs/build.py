@@ -41,7 +41,7 @@ MEASURED = {  # paper → what makes its tables, and of which files of measured/
     "irnet": (irnet_tables, ("irnet",)),
     "agcl": (agcl_tables, ("agcl",)),
 }
-COMMANDS = ("demo", "phantom", "check", "pack", "train", "predict", "mine", "refine", "score")
+COMMANDS = ("demo", "phantom", "check", "pack", "train", "predict", "mine", "refine", "score", "severity")
 SECTIONS: dict[str, type[BaseModel]] = {
     "data": Data,
     "network": Network,

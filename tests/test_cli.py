@@ -16,7 +16,7 @@ import pytest
 from cxrmine.stages.mine import Mine, run
 from tests.conftest import TINY
 
-COMMANDS = ("demo", "phantom", "check", "train", "predict", "mine", "score")
+COMMANDS = ("demo", "phantom", "check", "train", "predict", "mine", "score", "severity")
 SETS = [word for override in TINY for word in ("--set", override)]
 
 
@@ -67,6 +67,7 @@ def test_light_commands_start_without_torch(dataset: Path, boxes: Path, tmp_path
         ["check", "--data", str(dataset)],
         score,
         ["phantom", str(tmp_path / "p"), "--images", "2"],
+        ["severity", str(dataset), "--out", str(tmp_path / "severity.parquet")],
     ):
         done = subprocess.run([sys.executable, "-c", watch, *words], capture_output=True, text=True, check=False)
         assert done.stderr.strip().endswith("set() 0"), (words, done.stderr)

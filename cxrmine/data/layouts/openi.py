@@ -25,14 +25,14 @@ An XML file that declares a document type or entities is refused, as is one that
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 import numpy as np
 import pyarrow as pa
 
 from cxrmine.data.assemble import Raw, films_by_stem, stem, struct_of
-from cxrmine.data.encoded import Unreadable
 from cxrmine.data.index import UNMENTIONED, Dropped, dropped
+from cxrmine.data.markup import xml_root
 from cxrmine.data.reading import Reading
 from cxrmine.data.rows import read_rows
 from cxrmine.data.tree import Content, Tree
@@ -41,7 +41,6 @@ SHAPE = "Open-i (a folder ecgen-radiology of XML reports, or NLMCXR_reports.tgz 
 TOP = re.compile(r"ecgen-radiology|NLMCXR_reports(\.tgz|\.tar\.gz|\.tar|\.zip)?")
 REPORT = re.compile(r"(NLMCXR_reports[^/]*/)?ecgen-radiology/[^/]+\.xml")
 VIEWS = "indiana_projections.csv"
-DECLARATION = re.compile(r"<!(DOCTYPE|ENTITY)")
 NO_WORD = {"no indexing", "technical quality of image unsatisfactory"}
 FINDINGS = {  # the first word of a term → the finding, in ChestX-ray14's words where it has it
     "airspace disease": "Airspace Disease",
@@ -116,21 +115,22 @@ def read(tree: Tree, reading: Reading) -> Raw:
 
 
 def _report(content: Content) -> Report | None:
-    """What one XML file says; None where it is damaged, names no report, or could make the reader fetch or swell."""
-    if isinstance(content, Unreadable):
+    """What one XML file says; None where it cannot be read, or names no report."""
+    root = xml_root(content)
+    if root is None:
         return None
-    try:
-        text = content.decode("utf-8-sig")
-        if DECLARATION.search(text):
-            return None
-        root = ElementTree.fromstring(text)
-    except (UnicodeDecodeError, ElementTree.ParseError, ValueError):
-        return None
-    who = root.find("uId")
-    patient = who.get("id", "").strip() if who is not None else ""
+    patient = report_id(root)
     terms = (" ".join((term.text or "").lower().split()) for term in root.iterfind("MeSH/major"))
-    images = (image.get("id", "").strip() for image in root.iterfind("parentImage"))
-    return Report(patient, tuple(filter(None, terms)), tuple(images)) if patient else None
+    return Report(patient, tuple(filter(None, terms)), images_of(root)) if patient else None
+
+
+def report_id(root: Element) -> str:
+    who = root.find("uId")
+    return who.get("id", "").strip() if who is not None else ""
+
+
+def images_of(root: Element) -> tuple[str, ...]:
+    return tuple(image.get("id", "").strip() for image in root.iterfind("parentImage"))
 
 
 def _values(terms: tuple[str, ...], findings: tuple[str, ...]) -> list[int]:

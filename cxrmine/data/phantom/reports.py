@@ -13,7 +13,7 @@ WORDS = (
 PHRASES = {
     "Atelectasis": (
         "There is {word} {side} atelectasis.", "{Word} plate-like atelectasis on the {side}.",
-        "{Word} volume loss with atelectasis in the {side} lung."),
+        "Volume loss with {word} atelectasis in the {side} lung."),
     "Cardiomegaly": ("There is {word} cardiomegaly.", "{Word} cardiomegaly is seen.",
                      "Heart size is increased, consistent with {word} cardiomegaly."),
     "Effusion": ("{Word} {side} pleural effusion.", "There is a {word} pleural effusion on the {side}.",

@@ -60,7 +60,7 @@ def split(levels: Levels) -> dict[str, Bools]:
 
 def of_truth(truth: Truth, where: Path, file: Path | None, names: Mapping[str, str] | None) -> PairSeverities:
     """Of the judged truth boxes; `where`: the dataset or the file that they are from; `names`: findings to rename."""
-    path, judged, index = _file(where, file), truth.judged, truth.index
+    path, judged, index = _file(where, file), truth.judged, truth.of
     drawn = pc.unique(judged["image_id"].cast(pa.string()))
     images = drawn if index is None else index.table["image_id"].combine_chunks()
     paths = images if index is None else index.table["path"]

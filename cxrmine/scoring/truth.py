@@ -57,7 +57,7 @@ class Truth(NamedTuple):
     looked_at: pa.Table | None  # … and who looked at which image
     readers: How  # how these boxes became one truth
     notes: tuple[str, ...]
-    index: Index | None  # the dataset, where the truth is one
+    of: Index | None  # the dataset, where the truth is one
 
 
 class Seen(NamedTuple):

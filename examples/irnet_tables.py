@@ -37,7 +37,11 @@ IRNET = {  # run → what is else than in the recipe
     "code": ("irnet.sigmoid=true",),
 }
 STARTS = {"am": "base", "ham": "base"}  # with made-up films
-PRIOR = {"": (), " gated": ("mine.organ_way=gate",), " dropped": ("mine.organ_way=drop",)}
+GATED, DROPPED, MARGIN = "mine.organ_way=gate", "mine.organ_way=drop", "mine.margin=0.05"
+PRIOR = {
+    "": (), " gated": (GATED,), " gated, margin": (GATED, MARGIN),
+    " dropped": (DROPPED,), " dropped, margin": (DROPPED, MARGIN),
+}  # fmt: skip
 NORMAL = "false per normal image"
 ORGANS = "organs."
 
@@ -73,7 +77,7 @@ TABLES = {
     ),
     "prior": TableOf(
         "Boxes of every method, without organs, from maps that are gated, and without boxes of which more than half "
-        "lies outside.",
+        "lies outside; with a margin, of 5 % of the film's side around organs.",
         {f"{name}{way}": (run, keys or None) for name, run in METHODS.items() for way, keys in PRIOR.items()},
         FOUND, tuple((f"{name}{way}", name) for name in METHODS for way in PRIOR if way),
     ),
@@ -159,7 +163,7 @@ class Seed(Folder):
         return load_recipe(name, changes).model_copy(update={"name": run})
 
     def boxes(self, row: str, run: str, organs: tuple[str, ...] | None, split: str, findings: str) -> Path:
-        out = self.folder / "boxes" / f"{row}-{split}.parquet".replace(" ", "-")
+        out = self.folder / "boxes" / f"{row}-{split}.parquet".replace(",", "").replace(" ", "-")
         runs = self.folder / "runs"
         asked = mine.Mine(runs / run, self.data, out, split, findings, organs or (), device=self.asked.device)
         mine.run(replace(asked, organs=runs / "organs") if organs else asked)

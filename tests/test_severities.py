@@ -65,6 +65,14 @@ def test_a_study_speaks_of_all_its_films(dataset: Path) -> None:
     assert values(found(dataset, text)) == [[0, 2], [0, 2], [3, 0], [0, 0]]
 
 
+def test_a_study_of_mimic_goes_by_its_number(dataset: Path) -> None:
+    labels = (dataset / "labels.csv").read_text().replace("s21", "s50414267")
+    (dataset / "labels.csv").write_text(labels)
+    (dataset / "p2" / "s21").rename(dataset / "p2" / "s50414267")
+    text = "study_id,image_id,finding,severity\n50414267,,Effusion,3\n1,,Effusion,2\n"
+    assert values(found(dataset, text)) == [[0, 0], [0, 0], [0, 0], [3, 0]]  # it is the last by its path now
+
+
 def test_findings_that_are_not_present_have_none_and_it_is_said(dataset: Path) -> None:
     severities = found(dataset, "image_id,finding,severity\nb,Effusion,3\nd,Mass,1\na,Mass,1\n")
     assert values(severities) == [[0, 1], [0, 0], [0, 0], [0, 0]]

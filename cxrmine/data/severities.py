@@ -1,13 +1,14 @@
 """How severe a finding is on a film: severity.parquet or severity.csv in a dataset's folder, or a file that is named.
 
 image_id    as in the dataset, or with or without folders and ending; where it is empty:
-study_id    a folder that the film lies in (MIMIC-CXR's s50414267): all its films are as severe as its report says
+study_id    a folder that the film lies in (of MIMIC-CXR's s50414267 the number will do): all its films are as severe
 finding     in the dataset's words
 severity    1 mild, 2 moderate, 3 severe, or these words; empty: the report does not say
 
 Other columns are not read. Of several rows of a pair the most severe counts.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from cxrmine.files import atomic, sha256
 UNKNOWN = 0
 MILD, MODERATE, SEVERE = 1, 2, 3
 LEVELS = {"mild": MILD, "moderate": MODERATE, "severe": SEVERE}
+MIMIC_STUDY = re.compile(r"s(\d{8})")  # its folder; the study's number stands in tables
 FILES = ("severity.parquet", "severity.csv")
 
 
@@ -145,8 +147,9 @@ def _films(
     of_study: dict[str, list[int]] = {}
     if any(image is None and study is not None for image, study in zip(named, studies, strict=True)):
         for row, path in enumerate(paths):
-            for folder in dict.fromkeys((path or "").split("/")[:-1]):
-                of_study.setdefault(folder, []).append(row)
+            folders = (path or "").split("/")[:-1]
+            for study in {*folders, *(match[1] for match in map(MIMIC_STUDY.fullmatch, folders) if match)}:
+                of_study.setdefault(study, []).append(row)
     return [
         ([row_of[name]] if name is not None else []) if image is not None else of_study.get(study or "", [])
         for image, name, study in zip(named, found, studies, strict=True)

@@ -25,7 +25,7 @@ from cxrmine.config import Recipe
 from cxrmine.data.datasets import open_dataset
 from cxrmine.files import write_json
 from cxrmine.recipe_files import load_recipe
-from cxrmine.runs import RunFolder
+from cxrmine.runs import RunFolder, read_recipe
 from cxrmine.scoring import published
 from cxrmine.scoring.figures import MEAN, POOLED, Key
 from cxrmine.stages import mine, score
@@ -156,12 +156,14 @@ class Seed(Folder):
         truth = read_table(self.data / "truth.parquet") if not self.asked.data else index.boxes
         rows = {}
         for run in ("agl", "agcl"):
+            whole = RunFolder(self.folder / "runs" / run)
+            recipe, _ = read_recipe(whole)
             for t in (1, 2):
-                folder = RunFolder(self.folder / "runs" / run).iteration(t)
-                if folder.seeds(0).is_file():
+                files = {finding: whole.iteration(t).seeds(c) for c, finding in enumerate(recipe.data.findings)}
+                if all(path.is_file() for path in files.values()):
                     rows[f"{run.upper()}-{t}"] = {
-                        finding: of_seeds(folder.seeds(c), index, truth, self.recipe(run))
-                        for c, finding in enumerate(index.findings)
+                        finding: of_seeds(path, t, (index.labels([finding]) == 1).sum(), truth, recipe)
+                        for finding, path in files.items()
                     }
         for own in rows.values():
             together = {name: sum(of[name] for of in own.values()) for name in ("seeds", "new", "hit", "present")}
@@ -177,18 +179,16 @@ def iobb(values: dict[Key, float]) -> dict[str, dict[str, float]]:
     return found
 
 
-def of_seeds(path: Path, index: Any, truth: Any, recipe: Recipe) -> dict[str, float]:
-    """Of one finding: its seeds, which are new, and of how many the highest cell of the map lies in a truth box."""
+def of_seeds(path: Path, t: int, present: int, truth: Any, recipe: Recipe) -> dict[str, float]:
+    """Of one finding in iteration t: its seeds, which are new, and of how many the map is highest in a truth box."""
     table = pq.ParquetFile(path).read()
     maps = np.load(path.with_suffix(".npy"), allow_pickle=False).astype(np.float32).sum(axis=1)
-    since = table["since"].to_pylist()
+    new = table["since"].to_pylist().count(t)
     hit = 0
     for name, finding, map_ in zip(table["image_id"].to_pylist(), table["finding"].to_pylist(), maps, strict=True):
         own = truth.filter(pc.and_(pc.equal(truth["image_id"], name), pc.equal(truth["finding"], finding)))
         hit += bool(points_into(map_, own, recipe))
-    present = int((index.labels(table["finding"].to_pylist()[:1]) == 1).sum()) if len(table) else 0
-    newest = max(since, default=0)
-    return shares({"seeds": len(table), "new": since.count(newest), "hit": hit, "present": present})
+    return shares({"seeds": len(table), "new": new, "hit": hit, "present": int(present)})
 
 
 def shares(counts: dict[str, float]) -> dict[str, float]:

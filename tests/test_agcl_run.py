@@ -2,6 +2,7 @@
 
 import csv
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from cxrmine.data.severities import severities_of
 from cxrmine.errors import CxrError
 from cxrmine.learn.loop import Loop
 from cxrmine.runs import RunFolder, open_run
-from cxrmine.stages import mine, predict
+from cxrmine.stages import mine, predict, severity
 from cxrmine.stages.train import Train, TrainResult, run
 from tests.conftest import TINY
 
@@ -294,3 +295,25 @@ def test_a_file_of_severities_may_lie_elsewhere(place: Path, tmp_path: Path) -> 
     train(tmp_path / "data", tmp_path / "run", "agcl.iterations=1", named)
     assert open_run(tmp_path / "run").recipe.data.severity == "../graded.csv"
     assert {seed["by"] for seed in seeds(tmp_path / "run", 1)} & {"severity", "both"}
+
+
+# --- one report
+
+
+def test_a_report_can_be_followed_to_its_seeds(place: Path, tmp_path: Path) -> None:
+    script = runpy.run_path(str(Path(__file__).parent.parent / "examples" / "follow_report.py"))
+    severity.run(severity.Severity(place / "data" / "reports.csv", tmp_path / "s.parquet"))
+    graded = severities_of(open_dataset(place / "data").restrict(FINDINGS).select("train"))
+    index = open_dataset(place / "data").restrict(FINDINGS).select("train")
+    film, c = np.argwhere(graded.values == 2)[0]
+    image = index.table["image_id"][int(film)].as_py()
+    report = script["of_report"](tmp_path / "s.parquet", image)
+    assert report[0] == f"{image}, its report:"
+    assert any(line.startswith(f"  {FINDINGS[c]}: present, moderate (") for line in report)
+    lines = script["of_run"](place / "run", place / "data", image)
+    begin = lines.index(f"{FINDINGS[c]} (moderate):")
+    assert lines[begin + 1] == "  learned in: moderate, mild"
+    assert lines[begin + 2].startswith("  iteration 1: a seed by ")
+    assert lines[begin + 3].startswith("  iteration 2: a seed by ")
+    test = open_dataset(place / "data").select("test").table["image_id"][0].as_py()
+    assert script["of_run"](place / "run", place / "data", test)[0].startswith("It is a film for test")

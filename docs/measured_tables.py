@@ -112,8 +112,8 @@ def agcl_tables(measured: Mapping[str, Any]) -> str:
     if (seeds := len(measured["seeds"])) > 1:
         lines.append(f"Mean over {seeds} seeds of random numbers ± half of its 95 % t-interval; differences are taken")
         lines.append("seed by seed.")
-    lines.append("`longer` is AGL-2 with a weight of 0 for maps: it learns on for as long. AGL-1, AGCL-1: after one")
-    lines.append("iteration.")
+    lines.append("`longer` is AGL-2 with a weight of 0 for maps: it learns on for as long. `channels` is AGCL-2 with")
+    lines.append("agcl.regression = channels and a weight of 0.005. AGL-1, AGCL-1: after one iteration.")
     lines.append(f"`{measured['command']}`; {measured['date']}, {measured['hardware']}, cxrmine {measured['version']}.")
     return "\n".join(lines) + "\n"
 

@@ -4,8 +4,9 @@
     python examples/agcl_tables.py OUT --data /data/MIMIC-CXR       # with severity.parquet in it
 
 A seed (of random numbers) makes its own films (without --data) and its own networks: BSL, the baseline; from it, AGL
-and AGCL, of two iterations each; and `longer`, which learns on as AGL does with a weight of 0 for maps. Leaves
-OUT/seed-K (what is done is not done again) and OUT/agcl-tables.json, which docs/build.py makes tables of.
+and AGCL, of two iterations each; `longer`, which learns on as AGL does with a weight of 0 for maps; and `channels`,
+AGCL with regression = channels. Leaves OUT/seed-K (what is done is not done again) and OUT/agcl-tables.json, which
+docs/build.py makes tables of.
 """
 
 import argparse
@@ -39,6 +40,7 @@ RUNS = {  # run → recipe, its changes
     "longer": ("agl", ("agcl.weight=0",)),
     "agl": ("agl", ()),
     "agcl": ("agcl", ()),
+    "channels": ("agcl", ("agcl.regression=channels", "agcl.weight=0.005")),
 }
 NETWORKS = {  # row → run, after so many iterations
     "BSL": ("base", 0),
@@ -47,6 +49,7 @@ NETWORKS = {  # row → run, after so many iterations
     "AGL-2": ("agl", 2),
     "AGCL-1": ("agcl", 1),
     "AGCL-2": ("agcl", 2),
+    "channels": ("channels", 2),
 }
 LESS = (
     *((row, "BSL") for row in NETWORKS if row != "BSL"),

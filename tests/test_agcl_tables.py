@@ -37,7 +37,7 @@ def test_all_tables_and_nothing_twice(
     text = (tmp_path / "agcl-tables.json").read_text()
     assert str(tmp_path) not in text
     figures = json.loads(text)["figures"]["7"]
-    rows = ["BSL", "longer", "AGL-1", "AGL-2", "AGCL-1", "AGCL-2"]
+    rows = ["BSL", "longer", "AGL-1", "AGL-2", "AGCL-1", "AGCL-2", "channels"]
     for name in ("1", "2", "acc"):
         assert [row for row in figures[name] if "−" not in row] == rows
     assert figures["1"]["AGL-2 − longer"]["mean"]["auc"] == pytest.approx(

@@ -183,6 +183,17 @@ def open_finder(path: Path) -> Run:
     return run
 
 
+def open_organs(path: Path, cure: str) -> Run:
+    """The same of a run that outlines organs; `cure`: what to do where it is none."""
+    try:
+        run = open_run(path)
+    except CxrError as fault:
+        raise CxrError(fault.what, cure) from None
+    if run.recipe.method != "organs":
+        raise CxrError(f"The run in {path} is of method {run.recipe.method}, and outlines no organs.", cure)
+    return run
+
+
 def read_thresholds(path: Path, recipe: Recipe) -> dict[str, float]:
     try:
         cuts = json.loads(read_text(path))

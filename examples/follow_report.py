@@ -19,6 +19,12 @@ from cxrmine.data.severities import LEVELS, severities_of
 from cxrmine.errors import CxrError
 from cxrmine.runs import RunFolder, read_recipe
 
+WHY = {
+    "severity": "by its severity",
+    "probability": "by its probability",
+    "both": "by its severity and its probability",
+    "before": "because it was one before",
+}
 WORD = {level: word for word, level in LEVELS.items()}
 
 
@@ -81,7 +87,7 @@ def _seeds(folder: RunFolder, c: int, image: str) -> list[str]:
     while folder.iteration(t).seeds(c).is_file():
         table = pq.ParquetFile(folder.iteration(t).seeds(c)).read()
         rows = table.filter(pc.equal(table["image_id"], image)).to_pylist()
-        says = f"a seed by {rows[0]['by']}, probability {rows[0]['probability']:.2f}" if rows else "no seed"
+        says = f"a seed {WHY[rows[0]['by']]}, probability {rows[0]['probability']:.2f}" if rows else "no seed"
         lines.append(f"  iteration {t}: {says}")
         t += 1
     return lines

@@ -303,10 +303,13 @@ def test_a_peak_outside_is_gone_before_the_map_is_normalised(base: Base) -> None
 
 def test_without_any_organ_a_film_is_as_without_organs_and_counted(base: Base) -> None:
     nothing = np.zeros((2, 64, 64), bool)
-    for way in ("gate", "drop", "mark"):
-        mined = one_film(boxer(base, f"mine.organ_way={way}"), {(3, 1): 9.0}, nothing)
-        assert (len(mined.boxes), mined.without_organs, mined.outside) == (8, 8, 0)
-        assert {box["outside"] for box in mined.boxes} == {None}
+    speck = nothing.copy()
+    speck[0, 20:22, 20:22] = True  # of no cell the half
+    for outlines in (nothing, speck):
+        for way in ("gate", "drop", "mark"):
+            mined = one_film(boxer(base, f"mine.organ_way={way}"), {(3, 1): 9.0}, outlines)
+            assert (len(mined.boxes), mined.without_organs, mined.outside) == (8, 8, 0)
+            assert {box["outside"] for box in mined.boxes} == {None}
 
 
 def test_a_finding_whose_own_organ_is_not_there_is_counted(base: Base) -> None:
@@ -338,7 +341,9 @@ def test_films_without_organs_are_null_and_their_pairs_are_told(
     config = base.config(tmp_path / "b.parquet", data=data, findings="all")
     result = run(config)
     assert (result.pairs, result.without_organs) == (plain.pairs, 8)
-    assert "No organ of 8 pairs was outlined: their boxes are as without --organs." in summary(config, result)
+    assert "Of 8 pairs no organ was outlined, or less than a cell: their boxes are as without --organs." in summary(
+        config, result
+    )
     mine, without = (pq.ParquetFile(tmp_path / name).read() for name in ("b.parquet", "plain.parquet"))
     null = np.array(mine["outside"].is_null())
     assert set(mine.filter(pa.array(null))["image_id"].to_pylist()) <= {image}
@@ -352,7 +357,7 @@ def test_a_run_that_finds_nothing_says_so(base: Base, tables: Tables, tmp_path: 
         config = base.config(tmp_path / f"{way}.parquet", f"mine.organ_way={way}", organs=blank)
         result = run(config)
         assert (result.without_organs, result.outside) == (result.pairs, 0)
-        assert f"No organ of {result.pairs} pairs was outlined" in summary(config, result)
+        assert f"Of {result.pairs} pairs no organ was outlined" in summary(config, result)
         table = pq.ParquetFile(config.out).read()
         assert table["outside"].null_count == len(table)
         assert table.drop(["outside"]).equals(tables.boxes("plain"))
@@ -519,12 +524,13 @@ def test_what_cannot_be_is_refused_with_its_cure(base: Base, tmp_path: Path) -> 
         (r"outside=0\.3 does nothing here\. It is for --set mine\.organ_way=drop", {}, "mine.outside=0.3"),
         (r"outside=0\.3 does nothing here", {}, MARK, "mine.outside=0.3"),
         (r"organs_of\.Mass names heart, which.*outlines left_lung: name", {"organs": lungs}, heart),
-        (r"tiny is of method cam, and outlines no organs.*recipe organs", {"organs": base.trained}),
         (r"none is no run.*recipe organs", {"organs": tmp_path / "none"}),
     ):
         with pytest.raises(UsageError, match=said):
             base.mine(out, *overrides, **more)
-    with pytest.raises(CxrError, match="is not finished"):
+    with pytest.raises(CxrError, match=r"tiny is of method cam, and outlines no organs.*recipe organs"):
+        base.mine(out, organs=base.trained)
+    with pytest.raises(CxrError, match=r"is not finished.*recipe organs"):
         half = shutil.copytree(base.organs, tmp_path / "half")
         (half / "model.safetensors").unlink()
         base.mine(out, organs=half)

@@ -36,6 +36,7 @@ from cxrmine.stages.refine import Refine
 from cxrmine.stages.refine import run as refine
 from cxrmine.stages.train import Train, TrainResult, run, with_organs
 from tests.conftest import TINY
+from tests.organ_runs import organs_run
 from tests.test_cli import cxrmine, refused
 
 ORGANS = ("heart", "left_lung", "right_lung")
@@ -336,8 +337,8 @@ def test_organs_that_are_no_run_of_organs_are_refused(dataset: Path, trained: Pa
     refused(done, 1, "irnet.organs: there is no run in runs/demo-organs", "--recipe organs", "irnet.gate=false")
     for organs, said in (
         (tmp_path / "nowhere", r"irnet\.organs: there is no run in \S+nowhere\. Train one"),
-        (trained, r"irnet\.organs = \S+tiny is a run of method cam, which outlines no organs\. Train one"),
-        (dataset, r"is not a run: it has no recipe\.toml"),
+        (trained, r"\S+tiny is of method cam, and outlines no organs\. Train one"),
+        (dataset, r"is not a run: it has no recipe\.toml\. Train one: cxrmine train --recipe organs"),
     ):
         with pytest.raises(CxrError, match=said):
             finder(dataset, tmp_path / "run", organs)
@@ -369,3 +370,16 @@ def test_both_runs_can_be_moved_together(dataset: Path, moved: Path) -> None:
     assert finder(dataset, moved / "irnet", moved / "organs").already_done
     own = str(moved / "irnet" / "recipe.toml")
     assert run(Train(dataset, own, moved / "irnet", device="cpu", workers=1)).already_done
+
+
+def test_organs_that_outline_nothing_are_told_of(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blank = organs_run(tmp_path / "blank", {"heart": None, "left_lung": None})
+    finder(dataset, tmp_path / "irnet", blank, "train.phases.0.epochs=1")
+    validates = len(open_dataset(dataset).select("val"))
+    said = "images no organ was outlined, or less than a cell: they were seen whole."
+    assert f"CAREFUL: in {validates} of {validates} validation {said}" in (tmp_path / "irnet" / "log.txt").read_text()
+    capsys.readouterr()
+    result = predict(Predict(tmp_path / "irnet", dataset, tmp_path / "p.parquet", device="cpu", workers=1))
+    assert f"CAREFUL: in {result.images} of {result.images} {said}" in capsys.readouterr().err

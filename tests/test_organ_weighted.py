@@ -15,7 +15,7 @@ from cxrmine.data.cells import parts
 from cxrmine.learn.loop import set_mode
 from cxrmine.learn.organs import UNet
 from cxrmine.methods.cam import Cam
-from cxrmine.methods.organ_weighted import OrganWeighted, ScaleAttention, covered
+from cxrmine.methods.organ_weighted import OrganWeighted, ScaleAttention, about_organs, covered
 from cxrmine.recipe_files import load_recipe
 
 NAN = math.nan
@@ -177,9 +177,10 @@ def test_parts_of_intervals_and_boxes_by_hand() -> None:
         ([(0, 0, 0, 16, 16)], [[1, 0], [0, 0]]),
         ([(0, 0, 0, 16, 16), (1, 16, 0, 32, 8), (2, 0, 16, 16, 23)], [[1, 1], [0, 0]]),  # whole; 8 of 16 rows; 7
         ([(0, 0, 0, 4, 16), (1, 12, 0, 16, 16)], [[1, 0], [0, 0]]),  # a quarter each
-        ([(0, 0, 0, 4, 16), (1, 0, 0, 4, 16)], [[0, 0], [0, 0]]),  # the same quarter twice
+        ([(0, 0, 0, 4, 16), (1, 0, 0, 4, 16), (2, 16, 16, 32, 32)], [[0, 0], [0, 1]]),  # the same quarter twice
         ([(0, 0, 0, 4, 16), (1, 4, 0, 6, 16), (2, 6, 0, 8, 16)], [[1, 0], [0, 0]]),  # half by three
-        ([], [[0, 0], [0, 0]]),
+        ([(0, 0, 0, 4, 16), (1, 0, 0, 4, 16)], [[1, 1], [1, 1]]),  # no cell: seen whole
+        ([], [[1, 1], [1, 1]]),
     ],
 )
 def test_features_outside_the_union_of_organs_are_zero_and_others_as_they_were(
@@ -221,9 +222,10 @@ def test_half_is_half_and_full_is_full_where_pixels_of_masks_are_no_pixels_of_th
 def test_the_gate_of_a_network_in_half_precision_is_that_in_full() -> None:
     """One cell of 64×64, of which 2047 pixels are covered, of 4096: in half precision that were half."""
     masks = masks_of((0, 0, 0, 64, 31), (0, 0, 31, 63, 32), side=64)
-    model = given(torch.ones(1, 1, 1, 1), masks, size=64, offset=31.5)
+    model = given(torch.ones(1, 1, 1, 1), masks, size=64, offset=31.5).eval()
     with torch.autocast("cpu", torch.bfloat16):
-        assert not model.gate(films(1, 64), torch.Size([1, 1])).any()
+        model.gate(films(1, 64), torch.Size([1, 1]))
+    assert model.seen_whole == 1, "or half was covered"
 
 
 def test_sigmoid_comes_before_the_gate_and_zero_after_it() -> None:
@@ -259,11 +261,17 @@ def test_loss_and_maps_by_hand() -> None:
         torch.testing.assert_close(parts["logits"], logits)
 
 
-def test_a_film_without_an_organ_has_empty_maps_and_the_bias_for_logits() -> None:
-    model = given(torch.randn(1, 2, 2, 2), masks_of())
-    logits, maps = model.infer(films(1))
-    assert not maps.any()
-    torch.testing.assert_close(logits[0], model.head.bias)
+def test_a_film_without_an_organ_is_seen_whole_and_counted() -> None:
+    features = torch.randn(1, 2, 2, 2)
+    model = given(features, masks_of()).eval()
+    _, maps = model.infer(films(1))
+    torch.testing.assert_close(maps[:, 0], F.conv2d(features, model.head.weight[:, :, None, None]))
+    assert model.seen_whole == 1
+    assert about_organs(model, "of 3 films").startswith("CAREFUL: in 1 of 3 films no organ was outlined")
+    model.infer(torch.zeros_like(films(1)))  # what fills a batch
+    assert model.seen_whole == 1
+    model.train()(films(1), torch.zeros(1, len(model.head.bias)))
+    assert model.seen_whole == 1
 
 
 @pytest.mark.parametrize("pool", ["gap", "lse"])

@@ -1,7 +1,7 @@
 """Where a finding can be: maps gated by organs, and the share of a box that lies outside them.
 
-The mask of a finding is the union of its organs, grown by a margin. Where none of them was outlined a finding has no
-prior: its map stays as it is, and nothing is said of its boxes.
+The mask of a finding is the union of its organs, grown by a margin. Where none of them was outlined, or so little that
+it holds no cell, a finding has no prior: its map stays as it is, and nothing is said of its boxes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,11 +60,15 @@ def make_prior(mine: Mine, findings: Sequence[str], outlined: Sequence[str]) -> 
     return Prior(tuple(outlined), of, margins)
 
 
+def held(mask: Mask, shape: tuple[int, ...], size: int, stride: float, offset: float) -> Mask:
+    """The cells h×w of which the mask s×s covers half or more."""
+    down, across = (windows(n, mask.shape[0], size, stride, offset) for n in shape)
+    return np.asarray(down @ mask.astype(np.float32) @ across.T >= COVERED)
+
+
 def gated(raw: NDArray[np.float32], mask: Mask, size: int, stride: float, offset: float) -> NDArray[np.float32]:
-    """Maps …×h×w, 0 in the cells that the mask s×s covers less than half of."""
-    down, across = (windows(n, mask.shape[0], size, stride, offset) for n in raw.shape[-2:])
-    share = down @ mask.astype(np.float32) @ across.T
-    return np.where(share >= COVERED, raw, np.float32(0))
+    """Maps …×h×w, 0 in the other cells."""
+    return np.where(held(mask, raw.shape[-2:], size, stride, offset), raw, np.float32(0))
 
 
 def outside(mask: Mask, boxes: NDArray[np.floating], size: int) -> NDArray[np.float32]:

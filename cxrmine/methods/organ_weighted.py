@@ -16,7 +16,8 @@ Departures. The text says that mask and features are summed as well as that they
 cell's window is centred where the cell looks, which with DenseNet-121 is 1.5 pixels beside the tiles of adaptive
 average pooling, with a ResNet half a cell. The organs are outlined at the size that their network learned, not at 224
 pixels. The bias starts at the log odds of the finding's prevalence, as in CAM. The paper's boxes take their size from
-the truth; ours are cut from maps like those of any other method.
+the truth; ours are cut from maps like those of any other method. A film of which the organs hold no cell is seen whole:
+with all its features at zero it would say nothing, and nobody would know.
 """
 
 from collections.abc import Mapping
@@ -46,6 +47,7 @@ class OrganWeighted(nn.Module):
         nn.init.normal_(self.head.weight, std=0.01)
         with torch.no_grad():
             self.head.bias.copy_(torch.logit(prevalence))
+        self.seen_whole = 0  # films that went through without an organ, but in training
         self.organs = UNet(self.irnet.organ_channels, len(self.irnet.organ_names)) if self.irnet.gate else None
         self.offset = self.backbone.cell_offsets()[1]
 
@@ -91,7 +93,19 @@ class OrganWeighted(nn.Module):
         any_organ = outlines.any(1, keepdim=True).float()
         with torch.autocast(images.device.type, enabled=False):  # in half precision shares are too coarse
             share = covered(any_organ, cells, self.recipe.data.size, self.map_stride, self.offset)
-        return share >= self.irnet.cut - ROUNDING
+        kept = share >= self.irnet.cut - ROUNDING
+        nothing = ~kept.flatten(1).any(1)
+        if not self.training:
+            self.seen_whole += int((nothing & images.flatten(1).any(1)).sum())  # not those that only fill a batch
+        return kept | nothing[:, None, None, None]
+
+
+def about_organs(objective: nn.Module, films: str) -> str:
+    """What to say where some films had no organ; empty where all had."""
+    many = objective.seen_whole if isinstance(objective, OrganWeighted) else 0
+    return (
+        f"CAREFUL: in {many} {films} no organ was outlined, or less than a cell: they were seen whole." if many else ""
+    )
 
 
 class ScaleAttention(nn.Module):

@@ -8,7 +8,7 @@ import numpy as np
 from cxrmine.boxes.erase import aggregate, erase
 from cxrmine.boxes.extract import extract, nearest_cells, on_film, to_input
 from cxrmine.boxes.maps import FINAL
-from cxrmine.boxes.prior import Prior, gated, outside
+from cxrmine.boxes.prior import Prior, gated, held, outside
 from cxrmine.config import Recipe
 from cxrmine.data.images import Geometry
 from cxrmine.data.index import UNMENTIONED, Index
@@ -73,6 +73,8 @@ class Boxer:
             mask = None
             if self.prior and outlines is not None:
                 mask = self.prior.mask(outlines, pair["finding"])
+                lie = (self.recipe.data.size, self.cells.stride, self.cells.offset)
+                mask = mask if mask is not None and held(mask, maps.shape[-2:], *lie).any() else None
                 mined.without_organs += mask is None
             boxes = self.pair(maps[:, c], pair, geometry, mined, mask)
             label = None if self.labels[row, c] == UNMENTIONED else int(self.labels[row, c])

@@ -20,7 +20,7 @@ from cxrmine.errors import CxrError, UsageError, did_you_mean
 from cxrmine.files import check_writable, sha256
 from cxrmine.learn.team import Team
 from cxrmine.recipe_files import load_overrides, moved_paths, to_dict
-from cxrmine.runs import Run, open_finder, open_run, starts, strangers
+from cxrmine.runs import Run, open_finder, open_organs, starts, strangers
 from cxrmine.scoring.leakage import seen_images, seen_others
 
 ORGAN_KEYS = tuple(f"mine.{key}" for key in ("organ_way", "outside", "organs_of", "margin", "margin_of"))
@@ -61,7 +61,7 @@ class MineResult:
     without_box: int = 0
     unreadable: int = 0
     outside: int = 0  # boxes that were dropped because they lie outside the organs
-    without_organs: int = 0  # pairs of which no organ was outlined
+    without_organs: int = 0  # pairs of which no organ was outlined, or less than a cell of the map
     rounds: tuple[Round, ...] = ()  # where there is more than one
     not_there: tuple[str, ...] = ()  # findings that no image of the whole split has; with findings = labelled
 
@@ -121,7 +121,10 @@ def summary(config: Mine, result: MineResult) -> str:
     if result.outside:
         lines.append(f"{result.outside} more boxes lie outside the organs and were dropped.")
     if result.without_organs:
-        lines.append(f"No organ of {result.without_organs} pairs was outlined: their boxes are as without --organs.")
+        lines.append(
+            f"Of {result.without_organs} pairs no organ was outlined, or less than a cell: their boxes are as without "
+            "--organs."
+        )
     if result.not_there:
         lines.append(f"No image of the split has {', '.join(result.not_there)}.")
     return "\n".join(lines)
@@ -184,11 +187,7 @@ def _organs(config: Mine, recipe: Recipe) -> Run | None:
     cure = "Name a run of the recipe organs; one is trained by cxrmine train --recipe organs."
     if not config.organs.is_dir():
         raise UsageError(f"--organs {config.organs} is no run.", cure)
-    opened = open_run(config.organs)
-    if opened.recipe.method != "organs":
-        raise UsageError(
-            f"The run in {config.organs} is of method {opened.recipe.method}, and outlines no organs.", cure
-        )
+    opened = open_organs(config.organs, cure)
     outlined = opened.recipe.data.findings
     make_prior(recipe.mine, recipe.data.findings, outlined)
     if opened.recipe.data.fit != recipe.data.fit:

@@ -27,6 +27,7 @@ from cxrmine.learn.loader import Batch
 from cxrmine.learn.organs import outlined
 from cxrmine.learn.team import Team
 from cxrmine.methods.attention_mining import Replay
+from cxrmine.methods.organ_weighted import about_organs
 from cxrmine.methods.registry import Miner as Learned
 from cxrmine.methods.registry import load, load_organs, load_rounds
 from cxrmine.runs import Run, read_thresholds
@@ -94,6 +95,8 @@ class Miner:
                     boxes, images = [], []
         if writer:
             writer.write(boxes, images)
+        if said := about_organs(self.objective, f"of {len(self.index)} images"):
+            console.log(said)
         told = [Round(float(erased) / max(count["pairs"], 1), int(peaks)) for erased, peaks in rounds]
         return MineResult(out, already_done=False, **count, rounds=tuple(told) if len(told) > 1 else ())
 

@@ -11,6 +11,7 @@ from cxrmine.data.index import Index
 from cxrmine.errors import CxrError
 from cxrmine.learn import parallel
 from cxrmine.learn.inference import infer
+from cxrmine.methods.organ_weighted import about_organs
 from cxrmine.methods.registry import load
 from cxrmine.runs import Run
 from cxrmine.scoring.probabilities import OK, build_probabilities
@@ -42,6 +43,8 @@ def predict(config: Predict, recipe: Recipe, opened: Run, index: Index, of: int)
                     "See all with cxrmine check, or allow more with --set data.max_unreadable=SHARE.",
                 )
             bar.advance(len(batch.rows) + len(batch.unreadable))
+    if said := about_organs(objective, f"of {len(index)} images"):
+        console.log(said)
     return build_probabilities(index, recipe.data.findings, probabilities, status)
 
 

@@ -24,7 +24,16 @@ from cxrmine.data.severities import Severities, severities_of
 from cxrmine.errors import CxrError
 from cxrmine.files import atomic, locked, move_aside, sha256
 from cxrmine.recipe_files import differences, load_recipe, moved_paths, to_dict, validate_recipe
-from cxrmine.runs import RunFolder, boxes_sha256, open_run, organs_sha256, read_recipe, severity_sha256, write_recipe
+from cxrmine.runs import (
+    RunFolder,
+    boxes_sha256,
+    open_organs,
+    open_run,
+    organs_sha256,
+    read_recipe,
+    severity_sha256,
+    write_recipe,
+)
 from cxrmine.stages.teaching import Teaching, makers, teach, with_listed
 
 
@@ -135,12 +144,8 @@ def with_organs(recipe: Recipe) -> Recipe:
             "Train one: cxrmine train --recipe organs, name another with --set irnet.organs=RUN, or say "
             "--set irnet.gate=false.",
         )
-    organs = open_run(Path(recipe.irnet.organs)).recipe
-    if organs.method != "organs":
-        raise CxrError(
-            f"irnet.organs = {recipe.irnet.organs} is a run of method {organs.method}, which outlines no organs.",
-            "Train one: cxrmine train --recipe organs, or say --set irnet.gate=false.",
-        )
+    cure = "Train one: cxrmine train --recipe organs, name another with --set irnet.organs=RUN, or say "
+    organs = open_organs(Path(recipe.irnet.organs), f"{cure}--set irnet.gate=false.").recipe
     if organs.data.fit != recipe.data.fit:
         console.log(f"CAREFUL: it outlines organs of films with data.fit = {organs.data.fit}, not {recipe.data.fit}.")
     found = {

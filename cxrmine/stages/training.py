@@ -24,7 +24,7 @@ from cxrmine.learn.guides import Drawn, Guide, Outlined
 from cxrmine.learn.loader import Batch, batches, steps_an_epoch, targets, training_groups
 from cxrmine.learn.loop import Loop
 from cxrmine.learn.organs import OrganNet
-from cxrmine.methods.organ_weighted import OrganWeighted
+from cxrmine.methods.organ_weighted import OrganWeighted, about_organs
 from cxrmine.methods.registry import build
 from cxrmine.runs import Run, RunFolder, open_run
 from cxrmine.stages.rounds import Rounds
@@ -95,9 +95,12 @@ class Training:
             if loop.at.steps_done:
                 self.log(f"goes on from step {loop.at.steps_done}")
             loop.run()
+        if isinstance(self.objective, OrganWeighted):
+            self.objective.seen_whole = 0  # now once for every validation film
         self._save(self.folder.weights, self.folder.thresholds)
-        if main:
-            self.log("done")
+        if said := about_organs(self.objective, f"of {len(self.validation)} validation images"):
+            self.log(said)
+        self.log("done")
 
     def films_of(self, step: Step) -> int:
         return len(self.taught)

@@ -302,6 +302,16 @@ def test_sections_of_mimic() -> None:
             [("", "Two views. Edema."), ("IMPRESSION", "Mass.")],
         ),
         ("HISTORY: mass.\n\nTwo views.\n\nFINDINGS: Edema.", [("FINDINGS", "Edema.")]),
+        ("Clinical history\nMass.\n\nFindings\nEdema.\n", [("FINDINGS", "Edema.")]),
+        (
+            "FINDINGS:\nThe heart is large.\nPatient is turned and has an\neffusion.",
+            [("FINDINGS", "The heart is large.\nPatient is turned and has an\neffusion.")],
+        ),
+        (
+            "ADDENDUM  ___ 10:00 AM\nEffusion.\n____\n  FINAL REPORT\nHISTORY: mass\nFINDINGS: Edema.",
+            [("ADDENDUM", "Effusion.\n____"), ("FINDINGS", "Edema.")],
+        ),
+        ("IMPRESSION: Edema.  RECOMMENDATION(S):  CT to exclude a mass.", [("IMPRESSION", "Edema.")]),
         ("INDICATION: mass.", []),
         ("PRIOR STUDY: mass. IMPRESSION: Edema.", [("IMPRESSION", "Edema.")]),
         ("", []),

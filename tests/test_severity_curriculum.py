@@ -74,6 +74,12 @@ def test_equation_1_of_a_two_way_network_is_of_present() -> None:
     assert kept.tolist() == maps[0].tolist()
 
 
+def test_without_a_curriculum_a_seed_keeps_the_map_of_its_own_finding() -> None:
+    likely, kept = network(TWO, [[2.0, 1.0], [0.0, -1.0]]).grade(torch.zeros(1, 1, 2, 2), 1)
+    assert likely.item() == pytest.approx(1 / (1 + math.exp(1.25)))
+    assert kept.tolist() == [[[[-3, 0], [-1, -1]]]]
+
+
 def test_the_terms_of_equation_1_are_kept_for_channels() -> None:
     weights = torch.tensor([[2.0, 1.0]])
     assert seed_maps(TWO, weights, "channels")[0].tolist() == [[[2, 4], [0, -2]], [[3, 0], [1, 1]]]

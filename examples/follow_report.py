@@ -1,8 +1,8 @@
 """One report from its text to what a run of AGCL made of it: findings, severities, stages of the curriculum, seeds.
 
-cxrmine severity data/reports.csv --out data/severity.parquet
-cxrmine train --data data --recipe demo-agcl --run runs/agcl
-python examples/follow_report.py runs/agcl data data/severity.parquet IMAGE
+cxrmine severity data/reports.csv --out severity.parquet
+cxrmine train --data data --recipe demo-agcl --run runs/agcl --set data.severity=severity.parquet
+python examples/follow_report.py runs/agcl data severity.parquet IMAGE
 """
 
 import argparse

@@ -56,6 +56,15 @@ CASES = {
     "No effusion or change in atelectasis.": "Atelectasis; Effusion no",
     "No change in small pneumothorax or moderate effusion.": "Effusion 2; Pneumothorax 1",
     # gone
+    "There was previously a large effusion.": "Effusion gone",
+    "On the prior study there was a large effusion.": "Effusion gone",
+    "There was a large effusion on the previous film, which has since resolved.": "Effusion gone",
+    "The moderate pneumothorax is gone.": "Pneumothorax gone",
+    # what it is now counts, not what it was
+    "The previously seen large effusion is now small.": "Effusion 1",
+    "Large effusion has become small.": "Effusion 1",
+    "Edema has improved and is now mild.": "Edema 1",
+    "Mild edema, now moderate.": "Edema 2",
     "The effusion has resolved.": "Effusion gone",
     "Resolution of right pneumothorax.": "Pneumothorax gone",
     "Pneumothorax is no longer seen.": "Pneumothorax gone",
@@ -302,6 +311,16 @@ def test_sections_of_mimic() -> None:
             [("", "Two views. Edema."), ("IMPRESSION", "Mass.")],
         ),
         ("HISTORY: mass.\n\nTwo views.\n\nFINDINGS: Edema.", [("FINDINGS", "Edema.")]),
+        ("Clinical history\nMass.\n\nFindings\nEdema.\n", [("FINDINGS", "Edema.")]),
+        (
+            "FINDINGS:\nThe heart is large.\nPatient is turned and has an\neffusion.",
+            [("FINDINGS", "The heart is large.\nPatient is turned and has an\neffusion.")],
+        ),
+        (
+            "ADDENDUM  ___ 10:00 AM\nEffusion.\n____\n  FINAL REPORT\nHISTORY: mass\nFINDINGS: Edema.",
+            [("ADDENDUM", "Effusion.\n____"), ("FINDINGS", "Edema.")],
+        ),
+        ("IMPRESSION: Edema.  RECOMMENDATION(S):  CT to exclude a mass.", [("IMPRESSION", "Edema.")]),
         ("INDICATION: mass.", []),
         ("PRIOR STUDY: mass. IMPRESSION: Edema.", [("IMPRESSION", "Edema.")]),
         ("", []),

@@ -15,7 +15,7 @@ from cxrmine.learn.guides import Seeds
 from cxrmine.methods.severity_curriculum import SeverityCurriculum, TwoWay, seed_maps, smooth_l1
 from cxrmine.recipe_files import load_recipe
 from cxrmine.stages.curriculum import Films, Stage, balanced, order_of, stages_of
-from cxrmine.stages.seeds import seeded_by
+from cxrmine.stages.seeds import Iterations, seeded_by
 from tests.conftest import TINY
 
 TWO = torch.tensor([[[[1.0, 2.0], [0.0, -1.0]], [[3.0, 0.0], [1.0, 1.0]]]])  # one film, two channels of 2×2
@@ -74,6 +74,12 @@ def test_equation_1_of_a_two_way_network_is_of_present() -> None:
     assert kept.tolist() == maps[0].tolist()
 
 
+def test_without_a_curriculum_a_seed_keeps_the_map_of_its_own_finding() -> None:
+    likely, kept = network(TWO, [[2.0, 1.0], [0.0, -1.0]]).grade(torch.zeros(1, 1, 2, 2), 1)
+    assert likely.item() == pytest.approx(1 / (1 + math.exp(1.25)))
+    assert kept.tolist() == [[[[-3, 0], [-1, -1]]]]
+
+
 def test_the_terms_of_equation_1_are_kept_for_channels() -> None:
     weights = torch.tensor([[2.0, 1.0]])
     assert seed_maps(TWO, weights, "channels")[0].tolist() == [[[2, 4], [0, -2]], [[3, 0], [1, 1]]]
@@ -120,6 +126,15 @@ def test_a_film_may_be_a_seed_of_two_findings_and_another_of_none() -> None:
     far = [[[value + 1 for value in row] for row in map_] for map_ in own]  # 0.5 a cell, four cells, twice
     parts = found(torch.zeros(2, 1, 2, 2), torch.zeros(2, 2), *seed(far, [[0, 0], [0, 1]]))
     assert parts["regression"].item() == pytest.approx(2 * (4 * 0.5 * 2) / 2)
+
+
+def test_of_a_seeds_map_only_cells_on_the_film_are_compared() -> None:
+    """Differences of 1 in four cells, of which one counts: 0.5, twice for two channels."""
+    found = network(TWO, [[2.0, 1.0], [0.0, -1.0]])
+    maps, _, of = seed([[[6.0, 5.0], [2.0, 0.0]]], [[0, 0]])
+    inside = torch.tensor([[[[0.0, 0.0], [1.0, 0.0]]]])
+    parts = found(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2), maps, inside, of)
+    assert parts["regression"].item() == pytest.approx(1.0)
 
 
 def test_without_seeds_it_is_the_classification_loss() -> None:
@@ -293,3 +308,14 @@ def test_a_film_is_a_seed_by_its_severity_or_its_probability_or_because_it_was_o
     before = np.array([False, True, False, True, True, False, False])
     by = seeded_by(severity, likely, before, 0.9)
     assert by.tolist() == ["severity", "both", "probability", "probability", "before", "", "severity"]
+
+
+def test_every_seed_of_a_batch_has_the_map_of_its_own_film_and_finding() -> None:
+    """Three films: the last is the first seed of one finding and the second of the other."""
+    iterations = Iterations.__new__(Iterations)
+    iterations.place = np.array([[-1, 0], [1, -1], [0, 1]])
+    iterations.maps = [np.array(values, np.float16).reshape(2, 1, 1, 1) for values in ([1, 2], [3, 4])]
+    iterations.lie = (4.0, 1.5)
+    guide = iterations.guide(np.array([2, 0, 1]))
+    assert guide.of.tolist() == [[0, 0], [0, 1], [1, 1], [2, 0]]
+    assert guide.maps.flatten().tolist() == [1, 4, 3, 2]

@@ -1,7 +1,8 @@
 """A report's text in its sections: those that say what is seen, and never why it was asked for or what was before.
 
 A heading is one of the names below before a colon, at the beginning of a line or of a sentence; in capitals anywhere
-before a colon, or alone in a line. Other words before a colon (LUNGS:, EFFUSION:) belong to the section they are in.
+before a colon, or alone in a line, as are the commonest in any letters; or ADDENDUM before who wrote it and when. Other
+words before a colon (LUNGS:, EFFUSION:) belong to the section they are in.
 Where a report has no heading that is read, all is read that is under none that is not; there, and before an IMPRESSION
 without FINDINGS, an empty line ends a section that is not read, since what comes after it often has no heading.
 """
@@ -24,11 +25,15 @@ UNREAD = (
 )  # fmt: skip
 _JOINED = rf"(?:{'|'.join(READ)})(?:\s*(?:AND|/|&|,)\s*(?:{'|'.join(READ)}))*"
 _NAMES = rf"(?P<read{{0}}>{_JOINED})|(?:{'|'.join(UNREAD)})"
+_COMMON = ("Findings?|Impressions?|Conclusions?", "(?:Clinical )?[Hh]istory|Indications?|Comparisons?|Technique")
+_END = r"[ \t]*(?:\([^)\n]*\)[ \t]*)?:"
 HEADING = re.compile(
-    rf"^[ \t]*(?i:{_NAMES.format(1)})[ \t]*(?:\([^)\n]*\)[ \t]*)?:"  # at the begin of a line
+    rf"^[ \t]*(?i:{_NAMES.format(1)}){_END}"  # at the begin of a line
     rf"|^[ \t]*(?:{_NAMES.format(2)})[ \t]*$"  # alone in a line
-    rf"|(?<=[.!?;:])\s+(?=[A-Z])(?i:{_NAMES.format(3)})[ \t]*:"  # in a line, after a sentence
-    rf"|(?<=\s)(?:{_NAMES.format(4)})[ \t]*:",  # in a line
+    rf"|^[ \t]*(?:(?P<read5>{_COMMON[0]})|{_COMMON[1]})[ \t]*$"
+    r"|^[ \t]*(?P<read6>ADDENDUM)(?=[ \t]+(?:DR\b|BY\b|[_\d]))[^\n]*$"  # with who and when
+    rf"|(?<=[.!?;:])\s+(?=[A-Z])(?i:{_NAMES.format(3)}){_END}"  # in a line, after a sentence
+    rf"|(?<=\s)(?:{_NAMES.format(4)}){_END}",  # in a line
     re.MULTILINE,
 )
 EMPTY_LINE = re.compile(r"\n[ \t]*\n")

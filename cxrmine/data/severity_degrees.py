@@ -21,12 +21,14 @@ SIDES = re.compile(rf"\b{SIDE}(?:[ -]\w+)? and (?:x{{3,}} )?{SIDE}\b|\bbut \w+\b
 PLACE = r"(?:(?:in|on|at|within|of|along|involving) (?:[\w-]+ ){0,5}?[\w-]+)"
 CHANGE = (
     r"(?:has|have|had)? ?(?:slightly )?(?:increased|decreased|changed|enlarged|improved|progressed) ?(?:in size ?)?,? ?"
-    r"(?:(?:from \w+ )?to )?"
+    r"(?:(?:and )?(?:is|are) )?(?:(?:from \w+ )?to )?"
 )
+NOW = re.compile(r"\b(?:now|currently|become|became)\b")
 MANNER = "(?:now|currently|still|again|at least|only|relatively|quite|very|also|probably|likely|noted|seen|x{3,})"
 LINK = re.compile(
     rf" ?(?:{PLACE} ?)?(?:,? ?(?:previously|formerly) \w+ ?)?(?:of )?(?:,|\(|-|:)? ?(?:and )?(?:(?:which|that) )?"
-    rf"(?:(?:is|are|remains?|appears? to be|appears?|seems?) ?)?(?:{CHANGE})?(?:{MANNER} ?,? ?)*"
+    rf"(?:(?:is|are|remains?|appears? to be|appears?|seems?|(?:has |have )?(?:become|became)) ?)?"
+    rf"(?:{CHANGE})?(?:{MANNER} ?,? ?)*"
     r"(?:(?:(?:on|in|at) )?(?:the )?(?:right|left) ?,? ?)?"
 )
 # and what may follow that word, if it is about what was before
@@ -72,30 +74,35 @@ def degrees(text: str, found: Sequence[Found], lexicon: Lexicon) -> list[Degree]
     return [one for one in joined if not BEFORE_NOW.search(text[: one.span.start])]
 
 
-def owners(text: str, found: Sequence[Found], lexicon: Lexicon) -> Iterator[tuple[Degree, list[int]]]:
+def owners(text: str, found: Sequence[Found], lexicon: Lexicon) -> list[tuple[Degree, list[int]]]:
     """Each word of severity that belongs to a finding, and the findings' places in `found`: inside its words, behind
-    it (effusion, small, …), or else before it."""
+    it (effusion, small, …), or else before it. What it is now counts instead of what it was."""
+    owned: list[tuple[Degree, list[int]]] = []
     others = [Span(*m.span()) for m in lexicon.nouns["others"].finditer(text)]
     linked: dict[int, int] = {}  # where the words about a finding go on: effusions, left small, right moderate
     for degree in degrees(text, found, lexicon):
         span = degree.span
         around = [i for i, one in enumerate(found) if inside(span, one.span)]
         if around:
-            yield degree, around
+            owned.append((degree, around))
             continue
         behind = [i for i, one in enumerate(found) if one.span.end <= span.start]
         if behind and TAIL.match(text, span.end):
             end = max(found[i].span.end for i in behind)
             begin = linked.get(end, end)
             if LINK.fullmatch(text, begin, span.start) and not any(inside(o, Span(begin, span.start)) for o in others):
+                places = [i for i in behind if found[i].span.end == end]
+                if NOW.search(text, begin, span.start):  # the large effusion is now small
+                    owned = [(one, of) for one, of in owned if not {*of} & {*places}]
                 linked[end] = span.end
-                yield degree, [i for i in behind if found[i].span.end == end]
+                owned.append((degree, places))
                 continue
         ahead = [i for i, one in enumerate(found) if one.span.start >= span.end]
         if ahead:
             start = min(found[i].span.start for i in ahead)
             if _modifies(text, span, start, others, lexicon):
-                yield degree, [i for i in ahead if found[i].span.start == start]
+                owned.append((degree, [i for i in ahead if found[i].span.start == start]))
+    return owned
 
 
 def alike(text: str, found: Sequence[Found]) -> Iterator[tuple[int, int]]:

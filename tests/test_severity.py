@@ -227,7 +227,7 @@ def test_words_are_cut_out_of_the_text_as_it_stands() -> None:
 def test_sentences() -> None:
     text = "1.  Small effusion. Nodule of 1.5 cm vs. scar!  Clear? \n \n END"
     found = list(split(text))
-    assert [one.text for one in found] == ["1.", "Small effusion.", "Nodule of 1.5 cm vs. scar!", "Clear?", "END"]
+    assert [one.text for one in found] == ["Small effusion.", "Nodule of 1.5 cm vs. scar!", "Clear?", "END"]
     assert all(text[one.start :].startswith(one.text) for one in found)
     assert list(split(" \n ")) == []
 
@@ -382,3 +382,10 @@ def test_a_lexicon_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "image.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(CxrError, match="not a text file"):
         load(tmp_path / "image.toml")
+
+
+def test_the_number_of_an_item_is_no_sentence() -> None:
+    found = read_report(
+        [("IMPRESSION", "1. Small left effusion.\n2. No pneumothorax.\n3) Moderate cardiomegaly.")], builtin()
+    )
+    assert [(one.finding, one.sentence) for one in found] == [("Effusion", 1), ("Pneumothorax", 2), ("Cardiomegaly", 3)]

@@ -19,6 +19,7 @@ LABELS = {PRESENT: 1, POSSIBLE: -1, DENIED: 0, GONE: 0}  # as the index has them
 RANK = {PRESENT: 2, POSSIBLE: 1, DENIED: 0, GONE: 0}
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\bvs\.)(?<!\bdr\.)(?<!\bapprox\.)\s+|\n[ \t]*\n\s*", re.IGNORECASE)
 PIECE = re.compile(r"\S(?:.{0,998}(?!\S)|.{0,998})", re.DOTALL)  # what is longer is no sentence that people write
+ITEM = re.compile(r"[\W\d]*")
 SMALL = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}  # of the same length, unlike str.lower()
 KEPT = 2**18  # sentences whose reading is remembered
 
@@ -56,11 +57,12 @@ class Sentence(NamedTuple):
 
 
 def sentences(text: str) -> Iterator[Sentence]:
-    """The sentences of a section, without the blanks around them, and where they begin."""
+    """The sentences of a section, without the blanks around them, and where they begin; an item's number is none."""
     begin = 0
     for end, after in [*((m.start(), m.end()) for m in SENTENCE_END.finditer(text)), (len(text), len(text))]:
         for piece in PIECE.finditer(text, begin, end):
-            yield Sentence(piece.start(), piece[0].rstrip())
+            if not ITEM.fullmatch(piece[0].rstrip()):
+                yield Sentence(piece.start(), piece[0].rstrip())
         begin = after
 
 

@@ -1,6 +1,7 @@
 """Runs of AGCL: what an iteration leaves, going on after a kill, its end, and severities as phases of other methods."""
 
 import csv
+import itertools
 import json
 import runpy
 import shutil
@@ -19,7 +20,12 @@ from cxrmine.config import Phase
 from cxrmine.data.datasets import open_dataset
 from cxrmine.data.severities import severities_of
 from cxrmine.errors import CxrError
+from cxrmine.learn.guides import Guide
+from cxrmine.learn.inference import infer
+from cxrmine.learn.loader import Batch
 from cxrmine.learn.loop import Loop
+from cxrmine.learn.parallel import accelerator
+from cxrmine.methods.registry import load
 from cxrmine.runs import RunFolder, open_run
 from cxrmine.stages import mine, predict, severity
 from cxrmine.stages.train import Train, TrainResult, run
@@ -145,6 +151,47 @@ def test_the_log_says_how_many_seeds_there_are(place: Path) -> None:
     said = ", ".join(f"{finding} {count:,}" for finding, count in zip(FINDINGS, counts, strict=True))
     assert f"seeds of iteration 1: {said}\n" in log(place / "run")
     assert "severity: severity.csv: " in log(place / "run")
+
+
+def test_films_reach_a_network_severe_ones_first(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stage by stage, each with as many normal films; what is present is as severe as the stage asks, or more."""
+    seen: list[tuple[str, np.ndarray, np.ndarray]] = []
+    step = Loop._step
+
+    def watched(self: Loop, phase: Phase, batch: Batch, labels: Tensor, guide: Guide | None) -> dict[str, Tensor]:
+        if labels.shape[1] == 1:
+            seen.append((phase.name, batch.rows, labels[:, 0].numpy() == 1))
+        return step(self, phase, batch, labels, guide)
+
+    monkeypatch.setattr(Loop, "_step", watched)
+    train(dataset, tmp_path / "run", "agcl.iterations=1", "train.batch_size=4", "train.phases.0.epochs=1")
+    index = open_dataset(dataset).restrict(FINDINGS).select("train")
+    labels, severity = index.labels(), severities_of(index).values
+    stages = [[*own] for _, own in itertools.groupby(seen, key=lambda one: one[0])]
+    assert [own[0][0] for own in stages] == ["severe", "moderate", "mild"] * len(FINDINGS)
+    for number, own in enumerate(stages):
+        c, level = number // 3, 3 - number % 3
+        rows, present = (np.concatenate([one[part] for one in own]) for part in (1, 2))
+        assert (labels[rows[present], c] == 1).all()
+        assert severity[rows[present], c].min() >= level
+        assert not labels[rows[~present]].any()
+        assert abs(present.sum() - (~present).sum()) <= 4  # what does not fill a batch waits
+
+
+def test_maps_are_those_of_the_network_before_the_iteration(place: Path, tmp_path: Path) -> None:
+    train_agl(place / "data", tmp_path / "agl", "agcl.iterations=1")
+    index = open_dataset(place / "data").restrict(FINDINGS).select("train")
+    names = index.table["image_id"].to_pylist()
+    whole = RunFolder(tmp_path / "agl")
+    maps = np.load(whole.iteration(1).seeds(0).with_suffix(".npy"), allow_pickle=False)[:, 0]
+    rows = [names.index(seed["image_id"]) for seed in seeds(tmp_path / "agl", 1) if seed["finding"] == FINDINGS[0]]
+    for t, same in ((0, True), (1, False)):
+        opened = open_run(whole.iteration(t).path)
+        stream = infer(load(opened), index, opened.recipe.data, 32, 1, accelerator("cpu"))
+        found = np.concatenate([of_films[:, 0, 0] for _, _, of_films in stream])
+        assert np.allclose(found[rows], maps, atol=2e-3) == same
 
 
 # --- going on

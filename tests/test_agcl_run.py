@@ -299,7 +299,11 @@ def test_two_processes_learn_and_leave_the_same_kind_of_folder(place: Path, tmp_
     command = [*torchrun, *map(str, words), "--workers", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
     assert done.returncode == 0, done.stderr
-    assert contents(tmp_path / "two").keys() == contents(place / "run").keys()
+    one, two = (
+        {name for name in contents(folder) if not name.startswith("iterations/2")}  # there may be no new seeds
+        for folder in (place / "run", tmp_path / "two")
+    )
+    assert one == two
     assert log(tmp_path / "two").count("seeds of iteration 1: ") == 1
     assert seeds(tmp_path / "two", 1)
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -28,6 +29,7 @@ from cxrmine.learn.parallel import accelerator
 from cxrmine.methods.registry import load
 from cxrmine.runs import RunFolder, open_run
 from cxrmine.stages import mine, predict, severity
+from cxrmine.stages.seeds import Iterations
 from cxrmine.stages.train import Train, TrainResult, run
 from tests.conftest import TINY
 
@@ -120,6 +122,25 @@ def test_seeds_stay_seeds(place: Path) -> None:
     first, second = ({(s["image_id"], s["finding"]): s["since"] for s in seeds(place / "run", t)} for t in (1, 2))
     assert first.items() <= second.items()
     assert {since for pair, since in second.items() if pair not in first} <= {2}
+
+
+def test_a_seed_of_which_a_later_network_is_unsure_stays_one(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sure of every film in the first iteration, and of none in the second."""
+    grade, calls = Iterations._grade, []
+
+    def graded(self: Iterations, *asked: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows, likely, maps = grade(self, *asked)
+        calls.append(asked)
+        return rows, np.full_like(likely, 0.95 if len(calls) <= len(FINDINGS) else 0.05), maps
+
+    monkeypatch.setattr(Iterations, "_grade", graded)
+    train_agl(place / "data", tmp_path / "agl", "agcl.threshold=0.9")
+    first, second = (seeds(tmp_path / "agl", t) for t in (1, 2))
+    assert [seed["image_id"] for seed in first] == [seed["image_id"] for seed in second]
+    assert {(seed["by"], seed["since"]) for seed in first} == {("probability", 1)}
+    assert {(seed["by"], seed["since"]) for seed in second} == {("before", 1)}
 
 
 def test_networks_of_findings_are_gone(place: Path) -> None:

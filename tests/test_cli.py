@@ -194,3 +194,15 @@ if __name__ == "__main__":  # python -m tests.test_cli: how long `cxrmine --help
         cxrmine("--help")
         times.append(time.perf_counter() - start)
     sys.stdout.write(f"cxrmine --help: {statistics.median(times):.2f} s\n")
+
+
+@pytest.mark.parametrize(("word", "code"), [("--version", 0), ("nonsense", 2)])
+def test_one_of_several_processes_says_all_and_ends_with_its_code(word: str, code: int) -> None:
+    """It leaves without the interpreter's own end, which threads of PyTorch may abort."""
+    command = [sys.executable, "-m", "cxrmine", word]
+    alone, of_two = (
+        subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"WORLD_SIZE": processes})
+        for processes in ("1", "2")
+    )
+    assert (alone.returncode, of_two.returncode) == (code, code)
+    assert alone.stdout + alone.stderr == of_two.stdout + of_two.stderr != ""
